@@ -311,9 +311,8 @@ impl Handle {
         if self.state() != State::Running {
             return Err(Error::NotRunning);
         }
-        let deadline = Instant::now() + duration;
-        let id = self.with_near(Near::begin_capture)?;
-        Ok(Capture { inner: Arc::clone(&self.inner), id, deadline })
+        let (id, begun) = self.with_near(Near::begin_capture)?;
+        Ok(Capture { inner: Arc::clone(&self.inner), id, deadline: begun + duration })
     }
 
     /// The names of a profile's locations. Reads debug info the first time that an address is

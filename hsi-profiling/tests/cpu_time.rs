@@ -145,8 +145,10 @@ fn a_capture_is_the_coming_time_and_leaves_the_sampler_as_it_is() {
         let (short, long) = (short.wait().unwrap(), long.wait().unwrap());
         let clock = process_cpu() - clock;
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(short.start >= begun && short.duration >= Duration::from_millis(500));
-        assert!(long.duration >= Duration::from_millis(1500) && total(&long) > total(&short));
+        assert!(short.start >= begun, "{:?} is before {begun:?}", short.start);
+        assert!(short.duration >= Duration::from_millis(500), "{:?}", short.duration);
+        assert!(long.duration >= Duration::from_millis(1500), "{:?}", long.duration);
+        assert!(total(&long) > total(&short), "{:?} and {:?}", total(&long), total(&short));
         let ratio = total(&long).as_secs_f64() / clock.as_secs_f64();
         assert!(
             (ratio - 1.0).abs() < 0.1,

@@ -32,7 +32,7 @@ pub(super) struct Near {
     aggregator: Aggregator,
     modules: Modules,
     store: Store,
-    captures: HashMap<CaptureId, (Profile, Stats)>,
+    captures: HashMap<CaptureId, Collected>,
     next_capture: u64,
     buffer: Vec<u64>,
     rate: TickRate,
@@ -72,6 +72,17 @@ struct Run {
     process: Option<Timer>,
     /// The process's CPU clock when it was last read.
     cpu: Duration,
+}
+
+/// A capture that is not complete yet.
+#[derive(Debug)]
+struct Collected {
+    profile: Profile,
+    /// The profiler's numbers when it began.
+    before: Stats,
+    /// When it began. The clock on the wall may be set meanwhile, and is not what a length is
+    /// measured by.
+    begun: Instant,
 }
 
 /// Names a capture.
@@ -256,23 +267,24 @@ impl Near {
         self.modules.list()
     }
 
-    pub(super) fn begin_capture(&mut self) -> CaptureId {
+    /// Begins to collect, and says since when: what came before this moment is not in it.
+    pub(super) fn begin_capture(&mut self) -> (CaptureId, Instant) {
         self.flush();
+        let begun = Instant::now();
         let id = CaptureId(self.next_capture);
         self.next_capture += 1;
         let mut profile = Profile::cpu(Duration::from_nanos(self.settings.period.into()));
         profile.start = self.flushed;
-        let stats = self.counted();
-        self.captures.insert(id, (profile, stats));
-        id
+        let before = self.counted();
+        self.captures.insert(id, Collected { profile, before, begun });
+        (id, begun)
     }
 
     pub(super) fn end_capture(&mut self, id: CaptureId) -> Option<Profile> {
-        let begun = self.captures.get(&id)?.0.start;
+        let start = self.captures.get(&id)?.profile.start;
         self.flush();
-        let (mut profile, before) = self.captures.remove(&id)?;
-        profile.start = begun;
-        profile.duration = self.flushed.since(begun);
+        let Collected { mut profile, before, begun } = self.captures.remove(&id)?;
+        (profile.start, profile.duration) = (start, begun.elapsed());
         profile.comments = comments(&before, &self.counted(), "in this window");
         Some(profile)
     }
@@ -318,8 +330,8 @@ impl Near {
         let profile = self.aggregator.take();
         let (start, end) = (self.flushed, now());
         self.flushed = end;
-        for (capture, _) in self.captures.values_mut() {
-            capture.merge(&profile);
+        for capture in self.captures.values_mut() {
+            capture.profile.merge(&profile);
         }
         if self.run.is_some() || !profile.is_empty() {
             self.store.push(&profile, start, end.max(start));
