@@ -30,6 +30,7 @@ pub(crate) struct Aggregator {
     /// taken; nanoseconds.
     by_thread: FxHashMap<u32, u64>,
     untimed_sums: UntimedSums,
+    met_untimed: bool,
 }
 
 /// What samples of threads without a timer say, in nanoseconds of CPU.
@@ -62,6 +63,7 @@ impl Aggregator {
             ],
             by_thread: FxHashMap::default(),
             untimed_sums: UntimedSums::default(),
+            met_untimed: false,
         }
     }
 
@@ -109,6 +111,7 @@ impl Aggregator {
         let values = [i64::from(record.weight), nanos as i64, past as i64];
         if record.untimed {
             profile.add(stack, labels, &values);
+            self.met_untimed = true;
             self.untimed_sums.weight += nanos;
             self.untimed_sums.past += past;
         } else {
@@ -121,6 +124,11 @@ impl Aggregator {
     /// those of all threads without; nanoseconds.
     pub(crate) fn take_sums(&mut self) -> (FxHashMap<u32, u64>, UntimedSums) {
         (std::mem::take(&mut self.by_thread), std::mem::take(&mut self.untimed_sums))
+    }
+
+    /// Whether there was a sample of a thread without a timer since this was last asked.
+    pub(crate) fn take_met_untimed(&mut self) -> bool {
+        std::mem::take(&mut self.met_untimed)
     }
 
     /// Joins the samples of threads without a timer to the rest: each stands for the known past

@@ -10,10 +10,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Counter {
+    // The first three are added to by nearly every handler, and share a cache line; see `Counters`.
     /// Signals that reached the handler.
     Signals,
     /// Records that were committed to a ring.
     Recorded,
+    /// Time in the handler, in ticks of the processor's counter.
+    HandlerTicks,
     /// Signals that were not from a timer of ours.
     Foreign,
     /// Signals after the run that armed their timer had ended.
@@ -36,8 +39,6 @@ pub(crate) enum Counter {
     TimerCap,
     /// Timers that the kernel refused.
     TimerErrors,
-    /// Time in the handler, in ticks of the processor's counter.
-    HandlerTicks,
     /// Label sets that were not kept because there were as many as allowed, or were not valid.
     LabelsRefused,
     /// Samples that kept their time but not their stack, because the history had no room for it.
@@ -62,10 +63,14 @@ const COUNTERS_LENGTH: usize = Counter::HistoryCompacted as usize + 1;
 const ENDS: usize = 5;
 
 /// The process's counters.
+///
+/// What every handler adds to is in one cache line, which travels between the processors: the five
+/// ends and the first three counts.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Counters {
-    counts: [AtomicU64; COUNTERS_LENGTH],
     ends: [AtomicU64; ENDS],
+    counts: [AtomicU64; COUNTERS_LENGTH],
     #[cfg(feature = "bench-internals")]
     times: [AtomicU64; TIMES],
 }

@@ -40,6 +40,8 @@ pub(crate) struct Sampler {
     run: AtomicU32,
     armed: AtomicBool,
     period: AtomicU32,
+    /// How many periods pass between two expiries of the process's timer.
+    sparse: AtomicU32,
     signal: AtomicU32,
     depth: AtomicU32,
     most_timers: AtomicU32,
@@ -61,6 +63,9 @@ static SAMPLER: OnceLock<Sampler> = OnceLock::new();
 /// The most CPU time that one signal may stand for. More means that the thread had the signal
 /// blocked, and then this stack is not where the time went.
 const MOST_MERGED: Duration = Duration::from_millis(100);
+/// A thread's first signal stands for all that it used before, and may stand for so many periods of
+/// the process's timer: that one finds threads by chance.
+const MOST_PAST_PERIODS: u64 = 10;
 
 impl Sampler {
     /// The deepest stack that can be kept: a record must fit in a ring with room to spare.
@@ -79,6 +84,7 @@ impl Sampler {
                 run: AtomicU32::new(0),
                 armed: AtomicBool::new(false),
                 period: AtomicU32::new(0),
+                sparse: AtomicU32::new(1),
                 signal: AtomicU32::new(0),
                 depth: AtomicU32::new(0),
                 most_timers: AtomicU32::new(0),
@@ -96,6 +102,7 @@ impl Sampler {
     /// Near side: begins a run and returns its process timer, armed. Errors are the kernel's.
     pub(crate) fn start(&self, settings: Settings) -> std::io::Result<Option<Timer>> {
         self.period.store(settings.period, Ordering::Relaxed);
+        self.sparse.store(1, Ordering::Relaxed);
         self.signal.store(settings.signal as u32, Ordering::Relaxed);
         self.depth.store(settings.depth.clamp(1, Self::MOST_DEPTH), Ordering::Relaxed);
         self.most_timers.store(settings.timers.min(Slots::MOST_TIMERS), Ordering::Relaxed);
@@ -136,11 +143,29 @@ impl Sampler {
         // SeqCst: see `Slot::set_timer`.
         self.period.store(nanos, Ordering::SeqCst);
         let timers = Slots::all().taken().filter_map(|(_, _, slot)| slot.timer());
-        for timer in timers.chain(process) {
+        let process = process.map(|timer| (timer, self.process_period()));
+        for (timer, nanos) in timers.map(|timer| (timer, nanos)).chain(process) {
             if self.arm_timer(timer, nanos).is_err() {
                 COUNTERS.add(Counter::TimerErrors, 1);
             }
         }
+    }
+
+    /// Near side: lets the process's timer expire only every so many periods, from 1. It looks for
+    /// new threads and stands in for those without a timer; a signal that finds neither is wasted.
+    pub(crate) fn set_sparse(&self, periods: u32, process: Timer) {
+        if self.sparse.swap(periods, Ordering::Relaxed) != periods
+            && self.arm_timer(process, self.process_period()).is_err()
+        {
+            COUNTERS.add(Counter::TimerErrors, 1);
+        }
+    }
+
+    /// The period of the process's timer, in nanoseconds of CPU.
+    #[inline]
+    fn process_period(&self) -> u32 {
+        let sparse = self.sparse.load(Ordering::Relaxed).max(1);
+        self.period.load(Ordering::Relaxed).saturating_mul(sparse)
     }
 
     /// Near side: gives a thread that did not find itself a timer.
@@ -325,11 +350,14 @@ impl Sampler {
 
     #[inline]
     fn sample(&self, at: &Interrupted, tid: u32, slot: Option<&Slot>, clock: Clock, overrun: u32) {
-        let period = self.period.load(Ordering::Relaxed).max(1);
+        let period = match clock {
+            Clock::Timed => self.period.load(Ordering::Relaxed),
+            Clock::Untimed { .. } => self.process_period(),
+        }
+        .max(1);
         let most = (nanos(MOST_MERGED) as u32 / period).max(4);
         let asked = overrun.saturating_add(1);
         let weight = asked.min(most);
-        let most_nanos = u64::from(most) * u64::from(period);
         let (untimed, past) = match clock {
             Clock::Timed => {
                 let merged = u64::from(asked - weight) * u64::from(period);
@@ -340,10 +368,11 @@ impl Sampler {
             }
             // The process's expiries are everybody's, so more of them say nothing of this thread.
             Clock::Untimed { past } => {
-                if past > most_nanos {
-                    COUNTERS.add(Counter::MergedUntimedNanos, past - most_nanos);
+                let most = nanos(MOST_MERGED).max(MOST_PAST_PERIODS * u64::from(period));
+                if past > most {
+                    COUNTERS.add(Counter::MergedUntimedNanos, past - most);
                 }
-                (true, past.min(most_nanos))
+                (true, past.min(most))
             }
         };
         // What is lost if the sample is.

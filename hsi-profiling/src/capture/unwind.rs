@@ -83,6 +83,7 @@ pub(crate) fn walk(
     let mut leaf = true;
     let mut table = None::<&UnwindTable>;
     loop {
+        stack.fetch_ahead(frame.sp);
         if !emit(look) {
             return End::Cut;
         }
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_leads_out_of_the_stack_ends_the_walk() {
-        let far = Rule::Frame { base: Base::Sp, offset: i32::MAX, fp: None, ra: Some(-8) };
+        let far = Rule::Frame { base: Base::Sp, offset: 0x7f_ffff, fp: None, ra: Some(-8) };
         let (_, end) = walked(&[(0x10_0000, far)], &[0; 4], 0x10_0000, None);
         assert_eq!(end, End::BadAddress);
         let (_, end) = walked(&[(0x10_0000, Rule::Unsupported)], &[0; 4], 0x10_0000, None);

@@ -48,6 +48,8 @@ pub(super) struct Near {
     unexplained: (f64, f64),
     /// The counter of merged time when it was last read.
     merged: u64,
+    /// Since when every sample has been of a thread with a timer, and all CPU time explained.
+    all_timed: Instant,
     blocked: Blocked,
     /// The period that was asked for; the governor may have set a longer one.
     asked: Duration,
@@ -99,6 +101,11 @@ const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// More than any walk takes. What a handler's clock shows beyond this is time in which its thread
 /// waited for a processor: with more threads than processors that would be most of it.
 const LONGEST_HANDLER: Duration = Duration::from_micros(200);
+/// After so long without a thread that has no timer the process's timer slows down…
+const CALM: Duration = Duration::from_secs(2);
+/// … to every so many periods: a new thread is then found, on average, when it and the others have
+/// used that much CPU time.
+const SPARSE: u32 = 4;
 /// How often the governor looks at our cost.
 const GOVERN_EVERY: Duration = Duration::from_secs(10);
 /// The window is handed to the history early when it takes more than this, in bytes.
@@ -133,6 +140,7 @@ impl Near {
             debt: 0.0,
             unexplained: (0.0, 0.0),
             merged: COUNTERS.get(Counter::MergedUntimedNanos),
+            all_timed: now_instant,
             blocked: Blocked::new(),
             asked: period,
             budget,
@@ -161,6 +169,7 @@ impl Near {
         let process = self.sampler.start(self.settings)?;
         self.run = Some(Run { process, cpu });
         self.governed = (Instant::now(), self.sums());
+        self.all_timed = Instant::now();
         self.flushed = now();
         if !self.settings.lazy {
             self.scan_threads();
@@ -233,6 +242,7 @@ impl Near {
         if self.settled.elapsed() >= SETTLE_EVERY {
             self.settle();
         }
+        self.pace_process_timer();
         if self.governed.0.elapsed() >= GOVERN_EVERY {
             self.govern();
         }
@@ -451,6 +461,17 @@ impl Near {
         };
         self.debt -= share * untimed.weight as f64;
         self.aggregator.settle(share);
+    }
+
+    /// Half of all signals are the process's timer hitting threads that have their own: it slows
+    /// down while that is all it does, and looks closely again when a thread without one shows up.
+    fn pace_process_timer(&mut self) {
+        let Some(timer) = self.run.as_ref().and_then(|run| run.process) else { return };
+        if self.aggregator.take_met_untimed() {
+            self.all_timed = Instant::now();
+        }
+        let calm = self.all_timed.elapsed() >= CALM && self.blocked.count() == 0;
+        self.sampler.set_sparse(if calm { SPARSE } else { 1 }, timer);
     }
 
     /// Lowers or raises the rate by what we have cost since this was last done.
