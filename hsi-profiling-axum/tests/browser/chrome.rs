@@ -94,6 +94,12 @@ impl Browser {
 
     /// Sends a command and waits for its result.
     pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.ask(method, params);
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Sends a command and waits for its result, or for why there is none.
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.sent += 1;
         let id = self.sent;
         let mut message = json!({"id": id, "method": method});
@@ -107,8 +113,10 @@ impl Browser {
             assert!(Instant::now() < deadline, "no answer to {method} within {PATIENCE:?}");
             let Some(message) = self.read() else { continue };
             if message["id"] == json!(id) {
-                assert!(message.get("error").is_none(), "{method}: {}", message["error"]);
-                return message["result"].clone();
+                return match message.get("error") {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(message["result"].clone()),
+                };
             }
             self.keep(message);
         }
@@ -202,8 +210,15 @@ impl Browser {
     /// Waits until an expression is true.
     pub(crate) fn wait(&mut self, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.eval(&format!("Boolean({expression})")) != json!(true) {
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {expression}");
+        let parameters =
+            json!({"expression": format!("Boolean({expression})"), "returnByValue": true});
+        loop {
+            // A page that is just being left can't be asked; the next one can.
+            let answer = self.ask("Runtime.evaluate", parameters.clone());
+            if answer.as_ref().is_ok_and(|answer| answer["result"]["value"] == json!(true)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {expression}: {answer:?}");
             thread::sleep(POLL);
         }
     }
