@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -66,6 +67,9 @@ pub(crate) async fn serve(
         let _ = draining.send(());
     };
 
+    // A token is a small packet, and the kernel would keep it back until the one before it is
+    // acknowledged. Where that can't be changed the tokens come in batches, and no worse.
+    let listener = listener.tap_io(|connection| _ = connection.set_nodelay(true));
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stop);
     tokio::select! {

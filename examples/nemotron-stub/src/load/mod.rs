@@ -43,7 +43,7 @@ impl Load {
 }
 
 /// How many tokens the load asks for at a time.
-const MAX_TOKENS: usize = 48;
+const MAX_TOKENS: usize = 40;
 /// Longer than any answer to the load should take; a service that needs more is not well.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Any number: every run says the same.

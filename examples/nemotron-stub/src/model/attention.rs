@@ -9,7 +9,7 @@ use super::rotary::Rotary;
 use super::rows::Rows;
 use super::softmax::softmax;
 use super::weights::Weights;
-use super::{HEAD, WIDTH};
+use super::{HEAD, HEADS, WIDTH};
 
 /// One layer's attention, with several heads that each look at their part of the rows.
 #[derive(Debug)]
@@ -65,25 +65,30 @@ fn attend(
     row: &mut [f32],
 ) {
     let scale = 1.0 / (HEAD as f32).sqrt();
-    let heads = query.chunks_exact(HEAD).zip(row.chunks_exact_mut(HEAD));
-    for ((query, row), first) in heads.zip((0..).step_by(HEAD)) {
-        let keys = cache.keys().chunks_exact(WIDTH).take(visible);
+    let heads = heads_of(query).iter().zip(row.as_chunks_mut().0);
+    for (head, (query, row)) in heads.enumerate() {
+        let keys = heads_of(cache.keys()).iter().skip(head).step_by(HEADS);
+        let values = heads_of(cache.values()).iter().skip(head).step_by(HEADS);
         scores.clear();
-        scores.extend(keys.map(|key| scale * dot(query, &key[first..][..HEAD])));
+        scores.extend(keys.take(visible).map(|key| scale * dot(query, key)));
         softmax(scores);
-        for (weight, value) in scores.iter().zip(cache.values().chunks_exact(WIDTH)) {
-            for (sum, x) in row.iter_mut().zip(&value[first..][..HEAD]) {
-                *sum += weight * x;
-            }
+        for (weight, value) in scores.iter().zip(values) {
+            add_scaled(row, *weight, value);
         }
     }
 }
 
+/// Rows as what each head sees of them: [`HEADS`] pieces a row. A length that is known when this
+/// is compiled leaves loops over a piece no bounds to check.
+fn heads_of(rows: &[f32]) -> &[[f32; HEAD]] {
+    rows.as_chunks().0
+}
+
 /// The sum of products, in as many sums as two vector registers hold: the compiler may not
 /// reorder additions by itself.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot(a: &[f32; HEAD], b: &[f32; HEAD]) -> f32 {
     let mut sums = [0.0; 8];
-    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
         for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
             *sum += a * b;
         }
@@ -91,10 +96,15 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
+fn add_scaled(row: &mut [f32; HEAD], weight: f32, value: &[f32; HEAD]) {
+    for (sum, x) in row.iter_mut().zip(value) {
+        *sum += weight * x;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::HEADS;
     use crate::rng::Rng;
 
     #[test]
