@@ -211,6 +211,8 @@ impl StackView {
     #[inline]
     pub(crate) fn fetch_ahead(&mut self, stack_pointer: u64) {
         let until = stack_pointer.saturating_add(FETCH_AHEAD).min(self.end);
+        // What a large frame holds is passed over.
+        self.fetched = self.fetched.max(stack_pointer & !(LINE - 1));
         while self.fetched < until {
             prefetch(self.fetched);
             self.fetched += LINE;
@@ -363,6 +365,11 @@ mod tests {
             assert_eq!(view.read(at - RED_ZONE - 8), None, "below the red zone");
             assert_eq!(view.read(view.end), None);
             assert_eq!(view.read(u64::MAX - 7), None);
+            view.fetch_ahead(at);
+            assert!(view.fetched >= (at + FETCH_AHEAD).min(pointer));
+            assert!(view.fetched < at + FETCH_AHEAD + LINE);
+            view.fetch_ahead(u64::MAX);
+            assert!(view.fetched >= u64::MAX - LINE, "a frame of any size costs a step");
         })
         .join()
         .unwrap();
