@@ -123,7 +123,8 @@ impl UnwindTable {
             let rows = block.rows.get(..block.head as usize)?;
             in_force(rows.iter().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0])), offset)?
         } else {
-            let (count, rows) = self.spilled.get((block.head & !SPILLED) as usize..)?.split_first()?;
+            let (count, rows) =
+                self.spilled.get((block.head & !SPILLED) as usize..)?.split_first()?;
             in_force(rows.get(..*count as usize)?.iter().copied(), offset)?
         };
         // A number without a rule is that of all rules that could not be kept.
@@ -185,7 +186,9 @@ impl Packed {
             let fits = offset << 8 >> 8 == offset;
             let (fp, ra) = (short(fp)? as u16, short(ra)? as u16);
             fits.then_some(Self(
-                u64::from(offset as u32) << 40 | u64::from(ra) << 24 | u64::from(fp) << 8
+                u64::from(offset as u32) << 40
+                    | u64::from(ra) << 24
+                    | u64::from(fp) << 8
                     | u64::from(kind),
             ))
         };
