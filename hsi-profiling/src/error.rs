@@ -53,7 +53,7 @@ impl fmt::Display for Error {
             ),
             Self::NotRunning => f.write_str("profiling does not run in this process"),
             Self::NoFreeSignal => f.write_str(
-                "every real-time signal is in use; name the one to share with Config::signal",
+                "every real-time signal is in use or blocked; name the one to share with Config::signal",
             ),
             Self::Handler(why) => write!(f, "the signal handler could not be installed: {why}"),
             Self::Timer(error) => write!(

@@ -67,7 +67,10 @@ impl Session {
         if RUNNING.swap(true, Ordering::AcqRel) {
             return Err(Error::AlreadyRunning);
         }
-        Self::run(inner).inspect_err(|_| RUNNING.store(false, Ordering::Release))
+        Self::run(inner).inspect_err(|_| {
+            label::deactivate();
+            RUNNING.store(false, Ordering::Release);
+        })
     }
 
     /// Starts profiling, or goes on without it: see [`start`].
@@ -82,7 +85,9 @@ impl Session {
     }
 
     fn off(config: Config, why: String) -> Self {
-        if config.enabled {
+        if sys::is_forked_child() {
+            // A lock of the log's may be held for ever.
+        } else if config.enabled {
             tracing::warn!(reason = why, "hsi-profiling: the service runs unprofiled");
         } else {
             tracing::info!(reason = why, "hsi-profiling: off");
@@ -116,8 +121,8 @@ impl Session {
         near.start().map_err(Error::Timer)?;
         *inner.near() = Some(near);
         let shared = Arc::clone(&inner);
-        let spawned =
-            thread::Builder::new().name("hsi-profiler".to_owned()).spawn(move || shared.drain());
+        let thread = thread::Builder::new().name("hsi-profiler".to_owned());
+        let spawned = sys::without_signals(|| thread.spawn(move || shared.drain()));
         match spawned {
             Ok(thread) => {
                 tracing::info!(
@@ -268,9 +273,16 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`] without a session, [`Error::Timer`] if the kernel refuses now.
+    /// [`Error::NotRunning`] without a session, [`Error::Timer`] if the kernel refuses now,
+    /// [`Error::Handler`] if somebody has replaced the signal's handler.
     pub fn resume(&self) -> Result<(), Error> {
-        self.with_near(Near::start)?.map_err(Error::Timer)
+        self.with_near(|near| {
+            if !sys::is_in_place() {
+                let why = "another part of this program has put its own in the place of ours";
+                return Err(Error::Handler(why.to_owned()));
+            }
+            near.start().map_err(Error::Timer)
+        })?
     }
 
     /// The kinds of profile that can be asked for.
@@ -478,9 +490,11 @@ impl Inner {
             if !messages.is_empty() {
                 // A subscriber is the host's code: it may wait, or ask a handle.
                 drop(guard);
-                for message in messages {
-                    tracing::warn!("hsi-profiling: {message}");
-                }
+                // It may panic, too, and that is no reason to stop.
+                let log = || {
+                    messages.iter().for_each(|text| tracing::warn!("hsi-profiling: {text}"));
+                };
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(log));
                 guard = self.near();
                 continue;
             }

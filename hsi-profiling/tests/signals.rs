@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{assert_adds_up, burn, burn_until, child::isolated, os};
-use hsi_profiling::{Config, Handle};
+use common::{assert_adds_up, burn, burn_until, child::isolated, os, wait_until};
+use hsi_profiling::{Config, Error, Handle, State};
 use std::{
+    fs,
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -86,6 +87,55 @@ fn where_there_was_no_handler_a_foreign_signal_is_swallowed() {
         }
         let error = Config::builder("other").signal(signal + 1).start().unwrap_err();
         assert!(error.to_string().contains(&signal.to_string()), "{error}");
+    });
+}
+
+#[test]
+fn who_takes_the_handler_away_ends_sampling_and_nothing_else() {
+    isolated("who_takes_the_handler_away_ends_sampling_and_nothing_else", || {
+        let signal = libc::SIGPROF;
+        let session = Config::builder("replaced").signal(signal).cpu_hz(1000).start().unwrap();
+        let handle = session.handle();
+        burn_until("samples", || handle.stats().recorded > 5);
+        os::handle(signal, plain);
+        burn_until("the end of sampling", || handle.state() == State::Paused);
+        assert_eq!(os::posix_timers().unwrap_or(0), 0, "nothing of ours comes to a stranger");
+        let error = handle.resume().unwrap_err();
+        assert!(matches!(error, Error::Handler(_)), "{error:?}");
+        drop(session);
+        let error = Config::builder("replaced").signal(signal).start().unwrap_err().to_string();
+        assert!(error.contains(&signal.to_string()), "{error}");
+        os::raise(signal);
+        assert!(CALLS.load(Ordering::SeqCst) > 0, "the stranger's is still there");
+    });
+}
+
+#[test]
+fn our_threads_leave_the_hosts_signals_to_the_host() {
+    isolated("our_threads_leave_the_hosts_signals_to_the_host", || {
+        let signal = libc::SIGRTMIN() + 3;
+        let session = Config::builder("masks").signal(signal).cpu_hz(100).start().unwrap();
+        let blocks = |tid: &str, signal: i32| {
+            let status = fs::read_to_string(format!("/proc/self/task/{tid}/status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
+        };
+        let ours = || {
+            let tasks = fs::read_dir("/proc/self/task").unwrap();
+            tasks.map(|task| task.unwrap().file_name().into_string().unwrap()).find(|tid| {
+                let name = fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
+                name.is_ok_and(|name| name.trim() == "hsi-profiler")
+            })
+        };
+        wait_until("the profiler's thread", || ours().is_some());
+        let ours = ours().unwrap();
+        for host in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP] {
+            assert!(blocks(&ours, host), "the host may block signal {host}, to wait for it");
+        }
+        for own in [signal, libc::SIGSEGV] {
+            assert!(!blocks(&ours, own), "signal {own}");
+        }
+        drop(session);
     });
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     stats::{COUNTERS, Counter},
-    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     sys::{self, CpuClock, Interrupt, Interrupted, Published, StackView, Timer, Token},
 };
 use std::{sync::OnceLock, time::Duration};
@@ -64,8 +64,10 @@ static SAMPLER: OnceLock<Sampler> = OnceLock::new();
 /// blocked, and then this stack is not where the time went.
 const MOST_MERGED: Duration = Duration::from_millis(100);
 /// A thread's first signal stands for all that it used before, and may stand for so many periods of
-/// the process's timer: that one finds threads by chance.
+/// the process's timer, which finds threads by chance…
 const MOST_PAST_PERIODS: u64 = 10;
+/// … but for no more than this, if that is more than a period.
+const MOST_PAST: Duration = Duration::from_secs(1);
 
 impl Sampler {
     /// The deepest stack that can be kept: a record must fit in a ring with room to spare.
@@ -130,6 +132,8 @@ impl Sampler {
     pub(crate) fn stop(&self, process: Option<Timer>) {
         // SeqCst: see `Slot::set_timer`.
         self.armed.store(false, Ordering::SeqCst);
+        // The search for slots loads their owners, which must not be moved up before the store.
+        fence(Ordering::SeqCst);
         if let Some(timer) = process {
             timer.delete();
         }
@@ -142,6 +146,8 @@ impl Sampler {
     pub(crate) fn set_period(&self, nanos: u32, process: Option<Timer>) {
         // SeqCst: see `Slot::set_timer`.
         self.period.store(nanos, Ordering::SeqCst);
+        // As in `stop`.
+        fence(Ordering::SeqCst);
         let timers = Slots::all().taken().filter_map(|(_, _, slot)| slot.timer());
         let process = process.map(|timer| (timer, self.process_period()));
         for (timer, nanos) in timers.map(|timer| (timer, nanos)).chain(process) {
@@ -185,6 +191,15 @@ impl Sampler {
             timer.delete();
             self.timers.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Near side: gives a dead thread's slot back, and its timer. Looked for twice: the dead thread's
+    /// number may be a new thread's by now, which may have made one meanwhile. That thread, should it
+    /// lose its timer by this, makes itself another.
+    pub(crate) fn give_back(&self, slot: &Slot) {
+        self.delete_timer(slot);
+        Slots::all().release(slot);
+        self.delete_timer(slot);
     }
 
     /// Near side: hands every record to `sink`, and returns how full the fullest ring was, in
@@ -368,7 +383,9 @@ impl Sampler {
             }
             // The process's expiries are everybody's, so more of them say nothing of this thread.
             Clock::Untimed { past } => {
-                let most = nanos(MOST_MERGED).max(MOST_PAST_PERIODS * u64::from(period));
+                let period = u64::from(period);
+                let chance = (MOST_PAST_PERIODS * period).min(nanos(MOST_PAST)).max(period);
+                let most = nanos(MOST_MERGED).max(chance);
                 if past > most {
                     COUNTERS.add(Counter::MergedUntimedNanos, past - most);
                 }
@@ -468,6 +485,9 @@ unsafe impl Interrupt for Tick {
         }
         // Counters of different processors may differ by more than a short handler takes.
         let took = sys::ticks().saturating_sub(begun);
+        // What is beyond the longest handler is time in which the thread waited for a processor.
+        let longest = SAMPLER.get().map_or(u64::MAX, |s| s.longest.load(Ordering::Relaxed));
+        let took = took.min(longest);
         COUNTERS.add(Counter::HandlerTicks, took);
         if at.token.slot != Token::PROCESS {
             COUNTERS.note_time(took);
@@ -478,6 +498,8 @@ unsafe impl Interrupt for Tick {
     fn on_no_stack() {
         COUNTERS.add(Counter::Signals, 1);
         COUNTERS.add(Counter::RingBusy, 1);
+        let period = SAMPLER.get().map_or(0, |s| s.period.load(Ordering::Relaxed));
+        COUNTERS.add(Counter::LostNanos, period.into());
     }
 
     #[inline]

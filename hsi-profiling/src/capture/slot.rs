@@ -125,12 +125,13 @@ impl Slot {
     #[inline]
     pub(crate) fn note_stack(&self, stack_pointer: u64, thread_pointer: u64) {
         self.thread_pointer.store(thread_pointer, Ordering::Relaxed);
-        self.stack_pointer.store(stack_pointer, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `take_stack_note`.
+        self.stack_pointer.store(stack_pointer, Ordering::Release);
     }
 
     /// Takes the note of [`Slot::note_stack`], if there is one.
     pub(crate) fn take_stack_note(&self) -> Option<(u64, u64)> {
-        match self.stack_pointer.swap(0, Ordering::Relaxed) {
+        match self.stack_pointer.swap(0, Ordering::Acquire) {
             0 => None,
             stack_pointer => Some((stack_pointer, self.thread_pointer.load(Ordering::Relaxed))),
         }
@@ -140,6 +141,7 @@ impl Slot {
         self.labels.store(0, Ordering::Relaxed);
         self.named.store(0, Ordering::Relaxed);
         self.stack_pointer.store(0, Ordering::Relaxed);
+        self.thread_pointer.store(0, Ordering::Relaxed);
         self.cpu_read.store(0, Ordering::Relaxed);
         self.bounds.clear();
     }
@@ -210,7 +212,13 @@ impl Slots {
             let (number, slot, seen) = first?;
             let taken = slot.tid.compare_exchange(seen, tid, Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_ok() {
-                return Some((number, slot));
+                // A slot before this one may have been given back since it was looked at, and taken
+                // by a handler that interrupted this: then the thread has that one.
+                let first = self.find(tid).filter(|(found, _)| *found != number);
+                if first.is_some() {
+                    slot.tid.store(GONE, Ordering::Release);
+                }
+                return Some(first.unwrap_or((number, slot)));
             }
         }
         None

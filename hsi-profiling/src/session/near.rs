@@ -163,7 +163,10 @@ impl Near {
         }
         self.refresh_modules();
         // What a former session's last handlers left behind is not this one's.
-        self.sampler.drain(&mut self.buffer, |_| ());
+        self.sampler.drain(&mut self.buffer, |record| {
+            let nanos = u64::from(record.weight) * u64::from(record.period);
+            COUNTERS.add(Counter::LostNanos, nanos);
+        });
         Self::release_dead();
         let cpu = sys::process_cpu();
         let process = self.sampler.start(self.settings)?;
@@ -230,6 +233,17 @@ impl Near {
     pub(super) fn tick(&mut self) -> Duration {
         self.thread.get_or_insert_with(sys::tid);
         if self.run.is_none() {
+            // Labels take slots for threads that nobody else looks after meanwhile.
+            Self::release_dead();
+            return LONGEST_PAUSE;
+        }
+        if !sys::is_in_place() {
+            self.stop();
+            self.messages.push(format!(
+                "the handler of signal {} was replaced by somebody: sampling has ended, because a \
+                 timer's signal might now end the process",
+                self.settings.signal
+            ));
             return LONGEST_PAUSE;
         }
         let filled = self.drain();
@@ -432,12 +446,11 @@ impl Near {
                 // samples: those stay in `sums`.
                 (None, Some(_)) => {
                     self.blocked.forget(tid);
-                    self.sampler.delete_timer(slot);
-                    Slots::all().release(slot);
+                    self.sampler.give_back(slot);
                 }
                 (None, None) if !sys::is_alive(pid, tid) => {
                     self.blocked.forget(tid);
-                    Slots::all().release(slot);
+                    self.sampler.give_back(slot);
                 }
                 (None, None) => {}
             }

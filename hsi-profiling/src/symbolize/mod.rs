@@ -22,6 +22,7 @@ mod status;
 mod symtab;
 
 use crate::profile::{Frame, LocationId, Module, StackTable, Symbols};
+use crate::sys;
 use cache::{Cache, Key};
 use resolve::{Answer, Bookends, Outcome};
 use rustc_hash::FxHashMap;
@@ -236,7 +237,8 @@ impl Symbolizer {
             let thread = std::thread::Builder::new().name("hsi-symbols".to_owned());
             // The parsers are guarded, so a panic here is one that we do not know of: it costs
             // this answer its names and the host nothing.
-            thread.spawn_scoped(scope, read).map(|thread| thread.join().unwrap_or_default())
+            let spawned = sys::without_signals(|| thread.spawn_scoped(scope, read));
+            spawned.map(|thread| thread.join().unwrap_or_default())
         });
         apart.unwrap_or_else(|_| read())
     }

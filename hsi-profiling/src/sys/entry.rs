@@ -141,6 +141,8 @@ pub(super) unsafe extern "C" fn entry<H: Handler>(
     _context: *mut libc::c_void,
 ) {
     naked_asm!(
+        // A landing pad for who enters indirectly, where that is enforced; else it does nothing.
+        "hint #34",
         // siginfo_t: si_code at 8, a timer's si_value at 24.
         "ldr w9, [x1, #8]",
         "cmn w9, #{si_timer_negated}",

@@ -86,8 +86,7 @@ impl StackBounds {
     ///
     /// Only two kinds of memory are sure to stay mapped while the thread lives: the first
     /// thread's stack, and what lies between a place in another thread's stack and its thread
-    /// pointer, without a gap but for a guard in front of its thread-local variables. A fiber's
-    /// stack is neither, and so is probed each time: there is a guard between it and the thread
+    /// pointer, without a gap. A fiber's stack is neither, and so is probed each time: there is a guard between it and the thread
     /// pointer, and the first thread's says nothing, for it may be anywhere. The memory map alone
     /// would not do: the kernel merges neighbouring mappings, and new C libraries make their
     /// guards inside of them.
@@ -114,8 +113,7 @@ impl StackBounds {
                 return Some(map.end);
             }
             let pointer = thread_pointer.filter(|pointer| *pointer > stack_pointer)?;
-            let high = readable_until(stack_pointer, pointer, readable)?;
-            (pointer - high <= MOST_TLS).then_some(high)
+            is_readable_between(stack_pointer, pointer, readable).then_some(pointer)
         });
         let low = map.map_or(u64::MAX, |map| match map.is_main_stack {
             // It grows down as it is used, and nothing is ever mapped where it may grow to.
@@ -148,23 +146,13 @@ impl StackBounds {
     }
 }
 
-/// The first address from `from` up to `to` whose page can't be read, or `to`; `None` if that is
-/// too far to look.
-fn readable_until(from: u64, to: u64, readable: impl Fn(u64) -> bool) -> Option<u64> {
+/// Whether every page from `from` up to `to` can be read, as far as that is not too far to look.
+fn is_readable_between(from: u64, to: u64, readable: impl Fn(u64) -> bool) -> bool {
     const FARTHEST: u64 = 64 << 20;
-    if to - from > FARTHEST {
-        return None;
-    }
-    let mut page = from & !(PAGE - 1);
-    while page < to && readable(page) {
-        page += PAGE;
-    }
-    Some(page.min(to))
+    let first = from & !(PAGE - 1);
+    to - from <= FARTHEST && (first..to).step_by(PAGE as usize).all(readable)
 }
 
-/// The most bytes between the top of a thread's stack and its thread pointer: its thread-local
-/// variables and a guard.
-const MOST_TLS: u64 = 1 << 20;
 /// How far the first thread's stack may grow in any case: the kernel keeps 128 MiB free for it.
 const MAIN_GROWTH: u64 = 8 << 20;
 /// An upper end below any stack.
@@ -388,9 +376,6 @@ mod tests {
         assert_eq!(bounds.view(0x2a0_8000).end, 0x2a1_0000);
         let deeper = bounds.view(0x2a0_0000 - 0x10_0000);
         assert_eq!(deeper.end, 0x2a1_0000, "the first thread's stack grows");
-        let guard_of_tls = |address: u64| address != 0x7000;
-        assert!(bounds.find_among(0x2000, Some(0x9000), &maps, guard_of_tls));
-        assert_eq!(bounds.view(0x2000).end, 0x7000);
         let guard = |address: u64| address != 0x10_0000;
         let nowhere = [
             (0x2000, Some(0x1800)),

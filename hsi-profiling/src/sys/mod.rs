@@ -17,8 +17,11 @@ pub(crate) use clock::{TickRate, own_cpu, process_cpu, ticks};
 pub(crate) use memory::{Published, StackBounds, StackView, mappings, trim, zeroed_words};
 pub(crate) use modules::{LoadedModule, loaded_modules, loader_changes};
 pub(crate) use process::{Kernel, is_forked_child, kernel, pid, watch_forks};
-pub(crate) use signal::{Interrupt, Interrupted, Registers, Token, free_signal, install};
+pub(crate) use signal::{
+    Interrupt, Interrupted, Registers, Token, free_signal, install, is_in_place,
+};
 pub(crate) use thread::{
     ThreadName, is_alive, signal_blocked, thread_cpu, thread_name, thread_pointer, threads, tid,
+    without_signals,
 };
 pub(crate) use timer::{CpuClock, Timer};

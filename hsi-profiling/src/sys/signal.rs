@@ -3,7 +3,10 @@
 //! Once installed, the handler stays: a late signal that met the default disposition would end
 //! the process.
 
-use super::entry::{self, Handler};
+use super::{
+    entry::{self, Handler},
+    thread,
+};
 use std::{
     fmt, io,
     marker::PhantomData,
@@ -89,12 +92,19 @@ pub(crate) enum HandlerError {
     Os(io::Error),
     /// This process already has our handler on another signal, which is never taken away.
     Installed(i32),
+    /// Somebody else has taken our handler away from this signal.
+    Replaced(i32),
 }
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Os(error) => error.fmt(f),
+            Self::Replaced(signal) => write!(
+                f,
+                "another part of this program has put its own handler in the place of ours on \
+                 signal {signal}"
+            ),
             Self::Installed(signal) => write!(
                 f,
                 "this process's handler already stands on signal {signal}, and stays there"
@@ -112,7 +122,9 @@ pub(crate) fn real_time_signals() -> std::ops::RangeInclusive<i32> {
 pub(crate) fn free_signal() -> Option<i32> {
     match INSTALLED.load(Ordering::Acquire) {
         0 => real_time_signals().rev().find(|signal| {
+            // One that is blocked may be waited for, by a thread that takes any.
             current(*signal).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL)
+                && !thread::is_blocked_here(*signal)
         }),
         ours => Some(ours),
     }
@@ -122,9 +134,11 @@ pub(crate) fn free_signal() -> Option<i32> {
 pub(crate) fn install<I: Interrupt>(signal: i32) -> Result<(), HandlerError> {
     match INSTALLED.load(Ordering::Acquire) {
         0 => {}
-        ours if ours == signal => return Ok(()),
+        ours if ours == signal && is_in_place() => return Ok(()),
+        ours if ours == signal => return Err(HandlerError::Replaced(ours)),
         ours => return Err(HandlerError::Installed(ours)),
     }
+    stay_loaded(entry::entry::<Entered<I>> as *const ());
     let previous = current(signal).map_err(HandlerError::Os)?;
     PREVIOUS_FLAGS.store(previous.sa_flags, Ordering::Relaxed);
     PREVIOUS.store(previous.sa_sigaction, Ordering::Release);
@@ -141,11 +155,43 @@ pub(crate) fn install<I: Interrupt>(signal: i32) -> Result<(), HandlerError> {
     if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
         return Err(HandlerError::Os(io::Error::last_os_error()));
     }
+    ENTRY.store(action.sa_sigaction, Ordering::Release);
     INSTALLED.store(signal, Ordering::Release);
     Ok(())
 }
 
+/// The signal that our handler was installed for; 0 if none.
+pub(super) fn installed() -> i32 {
+    INSTALLED.load(Ordering::Acquire)
+}
+
+/// Whether our handler is still what the signal leads to. Somebody who saved what was there before
+/// and puts it back takes it away; a timer's signal might then end the process.
+pub(crate) fn is_in_place() -> bool {
+    let entry = ENTRY.load(Ordering::Acquire);
+    current(installed()).is_ok_and(|action| action.sa_sigaction == entry)
+}
+
+/// Keeps the library that holds this code loaded for good, if it is in one: the handler stays.
+fn stay_loaded(code: *const ()) {
+    let mut info = mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr fills in the struct for an address of code, or returns 0; the name that it
+    // gives is a string of the loader's. Opening what is loaded already runs no code of it, and for
+    // the program itself, or in a static one, it fails and changes nothing.
+    unsafe {
+        if libc::dladdr(code.cast(), info.as_mut_ptr()) != 0 {
+            let name = info.assume_init().dli_fname;
+            let how = libc::RTLD_NOLOAD | libc::RTLD_NODELETE | libc::RTLD_NOW;
+            if !name.is_null() {
+                libc::dlopen(name, how);
+            }
+        }
+    }
+}
+
 static INSTALLED: AtomicI32 = AtomicI32::new(0);
+/// The address of our handler.
+static ENTRY: AtomicUsize = AtomicUsize::new(0);
 /// The handler that was there before ours, or `SIG_DFL` or `SIG_IGN`.
 static PREVIOUS: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static PREVIOUS_FLAGS: AtomicI32 = AtomicI32::new(0);

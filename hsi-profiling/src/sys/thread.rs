@@ -1,7 +1,12 @@
 //! Threads: who runs, what they are called, where their thread pointer is.
 
-use super::clock;
-use std::{fs, time::Duration};
+use super::{clock, signal};
+use std::{
+    fs, io,
+    mem::{self, MaybeUninit},
+    ptr,
+    time::Duration,
+};
 
 /// The calling thread's number. One raw system call, safe in a signal handler.
 #[inline]
@@ -13,7 +18,52 @@ pub(crate) fn tid() -> u32 {
 /// Whether the thread still runs in this process.
 pub(crate) fn is_alive(pid: u32, tid: u32) -> bool {
     // SAFETY: signal 0 is checked for but never sent.
-    (unsafe { libc::syscall(libc::SYS_tgkill, pid as libc::pid_t, tid as libc::pid_t, 0) }) == 0
+    let sent =
+        unsafe { libc::syscall(libc::SYS_tgkill, pid as libc::pid_t, tid as libc::pid_t, 0) };
+    // Where asking is not permitted, a thread must not be taken for dead.
+    sent == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Does something, as starting a thread, with all signals blocked but those of faults and ours. A
+/// thread inherits what is blocked: one of ours must not be where the kernel delivers a signal that
+/// the host has blocked in its own threads, to wait for it.
+pub(crate) fn without_signals<R>(act: impl FnOnce() -> R) -> R {
+    let let_through = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        signal::installed(),
+    ];
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a sigset_t is plain data, filled before it is used, as is `before` by the call that
+    // gets it; numbers that are no signal's are refused.
+    let restore = unsafe {
+        let mut blocked: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&mut blocked);
+        for signal in let_through {
+            libc::sigdelset(&mut blocked, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &blocked, before.as_mut_ptr()) == 0
+    };
+    let result = act();
+    if restore {
+        // SAFETY: the call that returned 0 has filled in `before`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    }
+    result
+}
+
+/// Whether the calling thread blocks the signal.
+pub(crate) fn is_blocked_here(signal: i32) -> bool {
+    let mut mask = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a null new mask only asks; all zeroes is a set without signals, should it fail.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), mask.as_mut_ptr());
+        libc::sigismember(mask.as_ptr(), signal) == 1
+    }
 }
 
 /// The CPU time of a thread of this process; `None` when it is gone.
@@ -110,5 +160,11 @@ mod tests {
         assert!(!is_alive(pid, seen.2), "the thread was joined");
         assert!(threads().contains(&tid()));
         assert_eq!(signal_blocked(tid(), libc::SIGUSR2), Some(false));
+        let blocked = |signal| (signal_blocked(tid(), signal), is_blocked_here(signal));
+        let apart = without_signals(|| {
+            std::thread::spawn(move || (blocked(libc::SIGTERM), blocked(libc::SIGSEGV)))
+        });
+        assert_eq!(apart.join().unwrap(), ((Some(true), true), (Some(false), false)));
+        assert_eq!(blocked(libc::SIGTERM), (Some(false), false), "and none here afterwards");
     }
 }

@@ -66,7 +66,11 @@ impl Timer {
         let mut left: libc::itimerspec = unsafe { mem::zeroed() };
         // SAFETY: the pointer is to a value of this frame.
         let result = unsafe { libc::syscall(libc::SYS_timer_gettime, self.0, &mut left) };
-        result == 0 && (left.it_value.tv_sec, left.it_value.tv_nsec) != (0, 0)
+        if result != 0 {
+            // Where asking is not permitted, the thread must not be taken for dead.
+            return io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
+        }
+        (left.it_value.tv_sec, left.it_value.tv_nsec) != (0, 0)
     }
 
     /// Gives the timer back to the kernel. A number that is no timer is ignored.
