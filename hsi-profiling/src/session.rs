@@ -237,9 +237,10 @@ impl Handle {
         if sys::is_forked_child() {
             return Stats::default();
         }
-        let symbol_bytes = self.inner.symbolizer.stats().bytes as u64;
+        let names = self.inner.symbolizer.stats();
         let stats = self.inner.near().as_mut().map(Near::stats).unwrap_or_default();
-        Stats { symbol_bytes, ..stats }
+        let own_cpu = stats.own_cpu + names.cpu;
+        Stats { symbol_bytes: names.bytes as u64, own_cpu, ..stats }
     }
 
     /// Samples a second of CPU time, for each thread.

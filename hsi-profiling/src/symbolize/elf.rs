@@ -1,9 +1,12 @@
 //! Reading an ELF file: what is in it, and whether it is the one that runs.
 //!
-//! Sections are read one by one into memory and freed with the [`Image`]; nothing is mapped
-//! here, so a file that shrinks while it is read is an error and not a signal.
+//! Until a file is known to be the one that runs, what is looked at is read into memory and freed
+//! with the [`Image`], so a file that shrinks meanwhile is an error and not a signal. After that
+//! its large parts are mapped: see [`Image::map`].
 
+use crate::sys::FileMap;
 use object::elf::SHF_EXECINSTR;
+use object::read::ReadRef;
 use object::read::elf::ElfFile64;
 use object::{CompressionFormat, Endianness, Object, ObjectSection, ReadCache, SectionFlags};
 use std::fs::File;
@@ -62,6 +65,12 @@ impl Image {
             .map_err(|error| format!("it is not a sound ELF file: {error}"))
     }
 
+    /// The file as memory; `None` for an image from memory. That is for the file of a module that
+    /// is loaded, or for its debug info, which nobody cuts short in place.
+    pub(super) fn map(&self) -> Option<FileMap> {
+        FileMap::new(self.file.as_ref()?).ok()
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -116,7 +125,9 @@ pub(super) fn contents(elf: &Elf<'_>) -> Contents {
 }
 
 /// The address ranges of the sections that hold code.
-pub(super) fn code_ranges(elf: &Elf<'_>) -> Vec<(u64, u64)> {
+pub(super) fn code_ranges<'a, R: ReadRef<'a>>(
+    elf: &ElfFile64<'a, Endianness, R>,
+) -> Vec<(u64, u64)> {
     let is_code = |flags| match flags {
         SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & SHF_EXECINSTR.0 != 0,
         _ => false,

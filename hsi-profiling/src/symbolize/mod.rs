@@ -1,12 +1,12 @@
 //! Names for the addresses of a profile, off the hot path.
 //!
 //! Debug info is large, names are few, and the same code is hot every time. So only an address
-//! that was not seen before is looked up, in a reader that lives for one pass and is dropped, and
-//! its frames stay in a cache with a bound in bytes: the reader of a large program takes tens of
-//! megabytes for a moment, the cache four at most.
+//! that was not seen before is looked up, in one pass over the file that keeps nothing but the
+//! answers, and its frames stay in a cache with a bound in bytes. A pass over a program of fifty
+//! megabytes takes one or two for a moment, the cache four at most.
 //!
 //! The cache and the pass have a lock each. Whoever needs only cached names never waits for the
-//! reader of another's pass; and there is one pass at a time, so that the peak is that of one.
+//! files of another's pass; and there is one pass at a time, so that the peak is that of one.
 //!
 //! Not here: where addresses come from, which threads may block (a pass takes from ten
 //! milliseconds to a second), and symbols from a server.
@@ -24,10 +24,11 @@ mod symtab;
 use crate::profile::{Frame, LocationId, Module, StackTable, Symbols};
 use crate::sys;
 use cache::{Cache, Key};
-use resolve::{Answer, Bookends, Outcome};
+use resolve::{Answer, Outcome};
 use rustc_hash::FxHashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use status::{SymbolKind, SymbolStatus};
 
@@ -68,7 +69,7 @@ pub struct SymbolizerStats {
     pub bytes: usize,
     /// Passes over a module.
     pub passes: u64,
-    /// Readers of debug info that were made, and dropped.
+    /// How often debug info was opened, and closed again.
     pub readers: u64,
     /// Addresses that were looked up in files.
     pub resolved: u64,
@@ -78,6 +79,8 @@ pub struct SymbolizerStats {
     pub faults: u64,
     /// How many of the failures were panics of a parser.
     pub panics: u64,
+    /// CPU time of the passes.
+    pub cpu: Duration,
     /// Modules whose file is no longer the one that runs.
     pub replaced: u64,
     /// Modules whose file cannot be used.
@@ -128,8 +131,9 @@ impl Symbolizer {
         self
     }
 
-    /// Sets what is called after a pass has dropped its readers: the place to give memory back to
-    /// the system, as most allocators keep it otherwise.
+    /// Sets what is called after a pass: the place to give memory back to the system, as most
+    /// allocators keep it otherwise. It is much where debug info is compressed, or split over
+    /// files.
     #[must_use]
     pub fn on_release(mut self, released: fn()) -> Self {
         self.released = released;
@@ -152,9 +156,8 @@ impl Symbolizer {
         let ids = missing.iter().map(|(_, id)| *id);
         let missing = self.known().look_up(stacks, ids, &mut symbols);
         if !missing.is_empty() {
-            let bookends = self.read_apart(stacks, missing, &mut symbols);
+            self.read_apart(stacks, missing, &mut symbols);
             (self.released)();
-            drop(bookends);
         }
         drop(pass);
         symbols
@@ -222,35 +225,30 @@ impl Symbolizer {
     /// Looks up what is missing on a thread that lives for this. C libraries keep what a thread
     /// has freed in an arena for it, of which some megabytes never go back: so there is one that
     /// passes on from pass to pass, instead of one for each thread that ever asked for names.
-    fn read_apart(
-        &self,
-        stacks: &StackTable,
-        missing: Missing,
-        symbols: &mut Symbols,
-    ) -> Vec<Bookends> {
+    fn read_apart(&self, stacks: &StackTable, missing: Missing, symbols: &mut Symbols) {
         let work = Mutex::new(Some((missing, symbols)));
         let read = || {
             let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
-            work.map(|(missing, symbols)| self.read(stacks, missing, symbols)).unwrap_or_default()
+            if let Some((missing, symbols)) = work {
+                let begun = sys::own_cpu();
+                self.read(stacks, missing, symbols);
+                self.known().stats.cpu += sys::own_cpu().saturating_sub(begun);
+            }
         };
         let apart = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("hsi-symbols".to_owned());
             // The parsers are guarded, so a panic here is one that we do not know of: it costs
             // this answer its names and the host nothing.
             let spawned = sys::without_signals(|| thread.spawn_scoped(scope, read));
-            spawned.map(|thread| thread.join().unwrap_or_default())
+            spawned.map(|thread| drop(thread.join()))
         });
-        apart.unwrap_or_else(|_| read())
+        if apart.is_err() {
+            read();
+        }
     }
 
     /// Looks up what is missing, module by module.
-    fn read(
-        &self,
-        stacks: &StackTable,
-        mut missing: Missing,
-        symbols: &mut Symbols,
-    ) -> Vec<Bookends> {
-        let mut bookends = Vec::new();
+    fn read(&self, stacks: &StackTable, mut missing: Missing, symbols: &mut Symbols) {
         missing.sort_unstable_by_key(|(key, id)| (key.module, key.address, *id));
         for of_module in missing.chunk_by(|(a, _), (b, _)| a.module == b.module) {
             let module = of_module.first().and_then(|(_, id)| stacks.resolve(*id)?.1);
@@ -258,7 +256,7 @@ impl Symbolizer {
             let mut addresses: Vec<u64> = of_module.iter().map(|(key, _)| key.address).collect();
             addresses.dedup();
             let mut waiting = of_module.iter().peekable();
-            let mut outcome =
+            let outcome =
                 resolve::resolve(module, &addresses, |Answer { address, frames, keep }| {
                     let number = of_module[0].0.module;
                     let frames = self.keep(Key { module: number, address }, frames, keep);
@@ -266,10 +264,8 @@ impl Symbolizer {
                         symbols.set(*id, Arc::clone(&frames));
                     }
                 });
-            bookends.push(std::mem::take(&mut outcome.bookends));
             self.known().note(module, outcome);
         }
-        bookends
     }
 
     fn keep(&self, key: Key, frames: Vec<Frame>, keep: bool) -> Arc<[Frame]> {

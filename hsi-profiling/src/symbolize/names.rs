@@ -1,9 +1,8 @@
 //! Readable names from mangled ones, each made once in a pass and shared by its frames.
 //!
-//! There are two steps. While a reader is alive, its answers are drafts: numbers into the tables
-//! here, which are a few large pieces of memory. Frames are made of them after it was dropped.
-//! Otherwise the small strings that stay would lie between the many that go, and keep the pages
-//! of both.
+//! There are two steps. While debug info is read, the answers are drafts: numbers into the tables
+//! here, which are a few large pieces of memory. Frames are made of them after it was closed.
+//! Otherwise the small strings that stay would lie between what goes, and keep the pages of both.
 //!
 //! Names are bounded: a generic future can have a name of a hundred kilobytes, and a crafted one
 //! has no end at all.
@@ -27,7 +26,7 @@ pub(super) struct Draft {
 }
 
 /// A function by its number in [`Names`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FunctionId(u32);
 
 /// A line of a file.
@@ -114,7 +113,7 @@ impl Names {
         self.functions.get(id.0 as usize).is_some_and(|f| !f.readable.is_empty())
     }
 
-    /// Makes the frame of a draft. No reader should be alive.
+    /// Makes the frame of a draft. No debug info should be open.
     pub(super) fn frame(&mut self, draft: Draft) -> Frame {
         let (text, empty) = (&self.text, &self.empty);
         let shared = |range: &Range<usize>| -> Arc<str> {

@@ -1,17 +1,14 @@
 //! One pass over one module: each address by the best source that knows it.
 
-use super::dwarf::{Dwarf, Fault, Found};
+use super::dwarf::{self, Fault, Found};
 use super::elf::{Contents, Elf, Image, contents};
 use super::locate::{self, Missing, Separate};
 use super::names::{Draft, Names};
 use super::status::SymbolKind;
 use super::symtab::SymbolTable;
 use crate::profile::{Frame, Module};
+use object::read::elf::ElfFile64;
 use std::path::PathBuf;
-
-/// A reader of debug info keeps what it has parsed, so it is replaced after this many addresses.
-/// They are sorted, hence few parts are parsed twice.
-const ADDRESSES_PER_READER: usize = 1024;
 
 /// What one pass found of a module.
 #[derive(Debug)]
@@ -24,16 +21,7 @@ pub(super) struct Outcome {
     pub(super) readers: u64,
     pub(super) faults: u64,
     pub(super) panics: u64,
-    /// Blocks that end what the readers took, to be dropped once memory was given back.
-    pub(super) bookends: Bookends,
 }
-
-/// See [`Outcome`].
-pub(super) type Bookends = Vec<Vec<u8>>;
-
-/// Bytes of a block: too large for the holes that are left further below, too small for a mapping
-/// of its own.
-const BOOKEND: usize = 48 << 10;
 
 /// The frames of one address. They are not worth keeping where their reason is a passing one.
 pub(super) struct Answer {
@@ -87,6 +75,7 @@ fn offset(module: &Module, address: u64) -> String {
 
 struct Pass<'a> {
     module: &'a Module,
+    image: &'a Image,
     elf: &'a Elf<'a>,
     separate: Option<Separate>,
     /// The debug info to open, and the file that it shares strings with.
@@ -97,7 +86,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(module: &'a Module, image: &Image, elf: &'a Elf<'a>) -> Self {
+    fn new(module: &'a Module, image: &'a Image, elf: &'a Elf<'a>) -> Self {
         let own = contents(elf);
         let separate = match own.debug_info {
             true => None,
@@ -115,7 +104,7 @@ impl<'a> Pass<'a> {
             _ => None,
         };
         let outcome = Outcome { kind, problem, ..Outcome::default() };
-        Self { module, elf, separate, debug, names: Names::new(), keep: true, outcome }
+        Self { module, image, elf, separate, debug, names: Names::new(), keep: true, outcome }
     }
 
     fn run(mut self, addresses: &[u64], mut each: impl FnMut(Answer)) -> Outcome {
@@ -123,64 +112,45 @@ impl<'a> Pass<'a> {
         let separate = self.separate.take();
         let separate_elf = separate.as_ref().and_then(|s| s.image.parse().ok());
         let with_table = |elf: &&Elf<'_>| contents(elf).symbol_table;
-        let table_elf = separate_elf.as_ref().filter(with_table).unwrap_or(self.elf);
+        let (table_elf, image) =
+            match separate_elf.as_ref().filter(with_table).zip(separate.as_ref()) {
+                Some((elf, separate)) => (elf, &separate.image),
+                None => (self.elf, self.image),
+            };
+        let map = image.map();
+        let mapped = map.as_ref().and_then(|map| ElfFile64::parse(map.bytes()).ok());
         let mut table: Option<SymbolTable<'_>> = None;
-        for chunk in addresses.chunks(ADDRESSES_PER_READER) {
-            let mut reader = self.open_reader();
-            let mut drafts = Vec::with_capacity(chunk.len() * 4);
-            let mut ends = Vec::with_capacity(chunk.len());
-            for address in chunk {
-                let found = self.look_up(&mut reader, *address);
-                self.outcome.short += u64::from(found.short);
-                self.complete(found, *address, &mut drafts, || {
-                    let table = table.get_or_insert_with(|| SymbolTable::read(table_elf));
-                    table.name(*address)
+        let mut drafts = Vec::new();
+        for (address, found) in addresses.iter().zip(self.look_up(addresses)) {
+            self.outcome.short += u64::from(found.short);
+            drafts.clear();
+            self.complete(found, *address, &mut drafts, || {
+                let table = table.get_or_insert_with(|| match &mapped {
+                    Some(elf) => SymbolTable::read(elf),
+                    None => SymbolTable::read(table_elf),
                 });
-                ends.push(drafts.len());
-            }
-            // A C library gives back what is free between two blocks in use, and keeps what is free
-            // at the end of an arena: this is the block at the end.
-            self.outcome.bookends.push(vec![0; BOOKEND]);
-            drop(reader);
-            let mut start = 0;
-            for (address, end) in chunk.iter().zip(ends) {
-                let drafts = &drafts[start..end];
-                start = end;
-                let frames: Vec<Frame> = drafts.iter().map(|d| self.names.frame(*d)).collect();
-                self.outcome.lines += u64::from(frames.iter().any(|f| f.line > 0));
-                each(Answer { address: *address, frames, keep: self.keep });
-            }
+                table.name(*address)
+            });
+            let frames: Vec<Frame> = drafts.iter().map(|d| self.names.frame(*d)).collect();
+            self.outcome.lines += u64::from(frames.iter().any(|f| f.line > 0));
+            each(Answer { address: *address, frames, keep: self.keep });
         }
         self.outcome
     }
 
-    fn open_reader(&mut self) -> Option<Dwarf> {
-        let (path, supplement) = self.debug.as_ref()?;
-        match Dwarf::open(path, supplement.as_deref()) {
-            Ok(reader) => {
-                self.outcome.readers += 1;
-                Some(reader)
+    /// What debug info says of each of the addresses.
+    fn look_up(&mut self, addresses: &[u64]) -> Vec<Found> {
+        let mut found = Vec::new();
+        if let Some((path, supplement)) = self.debug.take().filter(|_| !addresses.is_empty()) {
+            let answers = dwarf::read(&path, supplement.as_deref(), addresses, &mut self.names);
+            self.outcome.readers = answers.readers;
+            if let Some(fault) = answers.fault {
+                self.note(fault, answers.failed);
             }
-            Err(fault) => {
-                self.debug = None;
-                self.note(fault);
-                None
-            }
+            found = answers.found;
         }
-    }
-
-    fn look_up(&mut self, reader: &mut Option<Dwarf>, address: u64) -> Found {
-        match reader.as_ref().map(|r| r.find(address, &mut self.names)) {
-            None => Found::default(),
-            Some(Ok(found)) => found,
-            Some(Err(fault)) => {
-                if matches!(fault, Fault::Panic) {
-                    *reader = None;
-                }
-                self.note(fault);
-                Found::default()
-            }
-        }
+        found.resize_with(addresses.len(), Found::default);
+        found
     }
 
     /// Adds what the symbol table knows better: the function that the debug info does not name,
@@ -213,8 +183,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn note(&mut self, fault: Fault) {
-        self.outcome.faults += 1;
+    fn note(&mut self, fault: Fault, count: u64) {
+        self.outcome.faults += count;
         let why = match fault {
             Fault::Passing(why) => {
                 self.keep = false;
@@ -222,7 +192,6 @@ impl<'a> Pass<'a> {
             }
             Fault::Unsound(why) => why,
             Fault::Panic => {
-                self.debug = None;
                 self.outcome.panics += 1;
                 "its parser panicked".to_owned()
             }
@@ -259,7 +228,6 @@ impl Default for Outcome {
             readers: 0,
             faults: 0,
             panics: 0,
-            bookends: Bookends::new(),
         }
     }
 }

@@ -6,17 +6,14 @@
 
 use super::elf::{Elf, code_ranges};
 use object::elf::{STB_LOCAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
-use object::read::elf::{SectionHeader, Sym};
-use object::{Endianness, ReadCache};
+use object::read::ReadRef;
+use object::read::elf::{ElfFile64, SectionHeader, Sym};
+use object::{Endianness, elf::FileHeader64};
 
 /// How many symbols below an address are tried, for tables in which they are nested.
 const NEAREST: usize = 16;
 
-type Raw<'a> = object::read::elf::SymbolTable<
-    'a,
-    object::elf::FileHeader64<Endianness>,
-    &'a ReadCache<Box<dyn super::elf::Source>>,
->;
+type Raw<'a, R> = object::read::elf::SymbolTable<'a, FileHeader64<Endianness>, R>;
 
 /// The functions of one symbol table, sorted by address.
 pub(super) struct SymbolTable<'a> {
@@ -35,7 +32,7 @@ struct Entry {
 
 impl<'a> SymbolTable<'a> {
     /// Reads the table of `elf` itself, or that of its exports where there is no other.
-    pub(super) fn read(elf: &Elf<'a>) -> Self {
+    pub(super) fn read<R: ReadRef<'a>>(elf: &ElfFile64<'a, Endianness, R>) -> Self {
         let code = code_ranges(elf);
         let mut raw = elf.elf_symbol_table();
         let mut entries: Vec<Entry> = functions(elf, raw, &code).collect();
@@ -84,7 +81,11 @@ pub(super) fn has_functions(elf: &Elf<'_>) -> (bool, bool) {
     (any(elf.elf_symbol_table()), any(elf.elf_dynamic_symbol_table()))
 }
 
-fn functions<'a>(elf: &Elf<'a>, raw: &Raw<'a>, code: &[(u64, u64)]) -> impl Iterator<Item = Entry> {
+fn functions<'a, R: ReadRef<'a>>(
+    elf: &ElfFile64<'a, Endianness, R>,
+    raw: &Raw<'a, R>,
+    code: &[(u64, u64)],
+) -> impl Iterator<Item = Entry> {
     let endian = elf.endian();
     raw.iter().filter_map(move |symbol| {
         let start = symbol.st_value(endian);
@@ -105,7 +106,7 @@ fn functions<'a>(elf: &Elf<'a>, raw: &Raw<'a>, code: &[(u64, u64)]) -> impl Iter
 }
 
 /// The strings of a table, read at once: they are asked for one by one, and in no order.
-fn strings<'a>(elf: &Elf<'a>, raw: &Raw<'a>) -> &'a [u8] {
+fn strings<'a, R: ReadRef<'a>>(elf: &ElfFile64<'a, Endianness, R>, raw: &Raw<'a, R>) -> &'a [u8] {
     let section = elf.elf_section_table().section(raw.string_section());
     section.ok().and_then(|s| s.data(elf.endian(), elf.data()).ok()).unwrap_or_default()
 }

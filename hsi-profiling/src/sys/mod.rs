@@ -6,6 +6,7 @@
 
 mod clock;
 mod entry;
+mod file_map;
 mod memory;
 mod modules;
 mod process;
@@ -14,6 +15,7 @@ mod thread;
 mod timer;
 
 pub(crate) use clock::{TickRate, own_cpu, process_cpu, ticks};
+pub(crate) use file_map::FileMap;
 pub(crate) use memory::{Published, StackBounds, StackView, mappings, trim, zeroed_words};
 pub(crate) use modules::{LoadedModule, loaded_modules, loader_changes};
 pub(crate) use process::{Kernel, is_forked_child, kernel, pid, watch_forks};
