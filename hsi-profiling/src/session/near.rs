@@ -621,7 +621,7 @@ mod tests {
             .spawn(move || {
                 told.send(sys::tid()).expect("the test listens");
                 receive.recv().expect("the go");
-                burn(Duration::from_millis(300));
+                burn(Duration::from_millis(1000));
             })
             .expect("a thread");
         let tid = tell.recv().expect("the worker's number");
@@ -636,10 +636,11 @@ mod tests {
         let only = Query::new(ProfileType::Cpu).label("thread", "looked-for");
         let profile = near.query(&only).expect("a window");
         // On a machine whose processors are taken away for long, that time counts as used, and is
-        // more than one sample may stand for.
+        // more than one sample may stand for. And what comes after the kernel's last tick in the
+        // thread is not seen: on a busy machine that may be a tenth of a second.
         let merged = COUNTERS.get(Counter::MergedNanos) as i64;
         let millis = (profile.total(1) + merged) / 1_000_000;
-        assert!((270..=330).contains(&millis), "{millis} ms of 300, {merged} ns merged");
+        assert!((850..=1050).contains(&millis), "{millis} ms of 1000, {merged} ns merged");
         assert_eq!(near.run.as_ref().and_then(|run| run.process), None, "no process timer");
         near.stop();
     }
