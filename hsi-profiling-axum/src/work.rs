@@ -3,10 +3,10 @@
 
 use crate::{failure::Failure, links::Links};
 use hsi_profiling::Handle;
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task, time,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time,
 };
 
 /// What every route shares.
@@ -28,7 +28,11 @@ impl Site {
         }
     }
 
-    /// Does work that blocks, in its turn.
+    /// Does work that blocks, in its turn, on a thread that lives for it.
+    ///
+    /// Not on the runtime's: C libraries keep what a thread has freed in an arena for it. The
+    /// runtime has hundreds of such threads, of which each would keep some megabytes; ours are two
+    /// at a time, and pass theirs on.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
@@ -38,15 +42,28 @@ impl Site {
             return Err(Failure::Busy("too many profiles are being made; try again".to_owned()));
         };
         let site = Arc::clone(self);
-        let work = task::spawn_blocking(move || {
+        let (done, wait) = oneshot::channel();
+        let work = move || {
+            let result = job(&site);
+            // What was made stands at the end of what this thread has allocated; all before it is
+            // free now.
+            site.handle.release_memory();
             // The turn ends with the work, not with the request: that may be gone long before.
-            let _turn = turn;
-            job(&site)
-        });
-        work.await.unwrap_or_else(|error| {
-            tracing::error!("making a profile failed: {error}");
-            Err(Failure::Internal)
-        })
+            drop(turn);
+            let _ = done.send(result);
+        };
+        let thread = thread::Builder::new().name("hsi-page".to_owned()).spawn(work);
+        match (thread, wait.await) {
+            (Ok(_), Ok(result)) => result,
+            (Err(error), _) => {
+                tracing::error!("making a profile failed: no thread: {error}");
+                Err(Failure::Internal)
+            }
+            (_, Err(_)) => {
+                tracing::error!("making a profile failed: its thread panicked");
+                Err(Failure::Internal)
+            }
+        }
     }
 
     /// One of the few captures that may run at a time, until the permit is dropped.

@@ -10,6 +10,7 @@ mod file_map;
 mod memory;
 mod modules;
 mod process;
+mod scratch;
 mod signal;
 mod thread;
 mod timer;
@@ -19,6 +20,7 @@ pub(crate) use file_map::FileMap;
 pub(crate) use memory::{Published, StackBounds, StackView, mappings, trim, zeroed_words};
 pub(crate) use modules::{LoadedModule, loaded_modules, loader_changes};
 pub(crate) use process::{Kernel, is_forked_child, kernel, pid, watch_forks};
+pub(crate) use scratch::Scratch;
 pub(crate) use signal::{
     Interrupt, Interrupted, Registers, Token, free_signal, install, is_in_place,
 };

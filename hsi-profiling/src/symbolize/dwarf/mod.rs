@@ -123,7 +123,8 @@ fn pass(
     apart: &mut Vec<usize>,
 ) -> Result<(), String> {
     let sections = sections::sections(bytes)?;
-    let mut info = Info::new(sections.borrow(|bytes| EndianSlice::new(bytes, NativeEndian)));
+    let mut info =
+        Info::new(sections.borrow(|section| EndianSlice::new(section.bytes(), NativeEndian)));
     let mut cover = Cover::new(addresses);
     // For each address the end of the range by which a unit had it: the nearest one wins.
     let mut best = vec![u64::MAX; addresses.len()];
