@@ -267,9 +267,12 @@ mod tests {
         let (text, address, bytes) = this_program();
         let compiled = compile(text.clone(), address, &bytes);
         let here = this_program_compiles_nearly_without_a_gap as *const () as u64;
-        assert!(matches!(compiled.table.rule(here), Rule::Frame { base: Base::Sp, offset: 8, .. }));
+        assert!(matches!(
+            *compiled.table.rule(here),
+            Rule::Frame { base: Base::Sp, offset: 8, .. }
+        ));
         assert_eq!(compiled.broken, 0);
-        let all: Vec<_> = text.step_by(16).map(|address| compiled.table.rule(address)).collect();
+        let all: Vec<_> = text.step_by(16).map(|address| *compiled.table.rule(address)).collect();
         let share = |want: fn(&Rule) -> bool| {
             all.iter().filter(|rule| want(rule)).count() as f64 / all.len() as f64
         };

@@ -47,6 +47,8 @@ pub(crate) enum Counter {
     SampledNanos,
     /// CPU time of the process while samples were taken, in nanoseconds.
     ProcessNanos,
+    /// CPU time of the profiler's thread, in nanoseconds.
+    OwnNanos,
     /// Functions whose unwind information could not be parsed.
     BrokenCfi,
     /// Times that the rate was lowered to stay under the budget.
@@ -147,8 +149,8 @@ fn bucket_of(ticks: u64) -> usize {
 
 /// A reading of the profiler's own numbers.
 ///
-/// Counts and times are totals since the process began to be profiled; subtract two readings to
-/// get those of an interval. `recorded + lost_ring_full + lost_ring_busy + foreign + late +
+/// Counts and times are totals since the process began to be profiled, and never become less; subtract
+/// two readings to get those of an interval. `recorded + lost_ring_full + lost_ring_busy + foreign + late +
 /// covered + stale = signals`, exactly, when no handler is at work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -283,6 +285,7 @@ impl Stats {
             broken_cfi: counters.get(Counter::BrokenCfi),
             sampled_cpu: nanos(Counter::SampledNanos),
             lost_cpu: nanos(Counter::LostNanos),
+            own_cpu: nanos(Counter::OwnNanos),
             merged_cpu: nanos(Counter::MergedNanos) + nanos(Counter::MergedUntimedNanos),
             history_evicted: counters.get(Counter::HistoryEvicted),
             ..Self::default()

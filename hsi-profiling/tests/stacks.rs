@@ -80,7 +80,7 @@ fn two_kilobytes_of_stack_are_enough() {
         }
         let profile = everything(&handle);
         let seen = time_in(&handle, &profile, "descend");
-        let lost = handle.stats().lost_cpu;
+        let lost = common::stated(&handle.stats());
         assert!(seen + lost > 2000 * MS && seen > 1000 * MS, "{seen:?}, lost {lost:?}");
         let torn = share_not_whole(&handle, &profile, "descend");
         assert!(torn < 0.01, "{torn}: {:?}", handle.stats());
@@ -249,7 +249,7 @@ fn fibers_are_walked_and_unmapped() {
         });
         let profile = everything(&handle);
         let seen = time_in(&handle, &profile, "on_the_fiber");
-        common::assert_near("fibers", seen, 1200 * MS, 0.08, 2);
+        common::assert_near("fibers", seen, 1200 * MS, 0.08, 2, &handle.stats());
         handle.pause().unwrap();
         assert_adds_up(&handle.stats());
     });

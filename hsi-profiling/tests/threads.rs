@@ -45,9 +45,10 @@ fn threads_that_get_no_timer_are_covered_by_the_process() {
         let after = handle.stats();
         assert!(after.timer_errors >= before.timer_errors + 4, "{after:?}");
         assert!(after.timers <= 2, "timers were refused: {after:?}");
-        assert_near("process", after.sampled_cpu - before.sampled_cpu, process, 0.08, 2);
+        assert_near("process", after.sampled_cpu - before.sampled_cpu, process, 0.08, 2, &after);
         let profile = everything(&handle);
-        assert_near("starved", time_with(&profile, "thread", "starved"), truth, 0.08, 2);
+        let starved = time_with(&profile, "thread", "starved");
+        assert_near("starved", starved, truth, 0.08, 2, &after);
         handle.pause().unwrap();
         assert_adds_up(&handle.stats());
     });
@@ -76,7 +77,8 @@ fn threads_beyond_the_cap_on_timers_are_covered_by_the_process() {
         handle.pause().unwrap();
         let after = handle.stats();
         assert!(after.timer_cap > before.timer_cap, "{after:?}");
-        assert_near("capped", time_with(&everything(&handle), "thread", "capped"), truth, 0.10, 4);
+        let capped = time_with(&everything(&handle), "thread", "capped");
+        assert_near("capped", capped, truth, 0.10, 4, &after);
         assert_adds_up(&after);
         assert_eq!(after.timers, 0, "paused");
     });
@@ -105,7 +107,7 @@ fn ten_thousand_threads_come_and_go() {
         assert!(after.timers <= 4, "{after:?}");
         assert!(after.recorded - stats.recorded > 100, "{after:?}");
         let process = after.process_cpu - stats.process_cpu;
-        assert_near("process", after.sampled_cpu - stats.sampled_cpu, process, 0.08, 2);
+        assert_near("process", after.sampled_cpu - stats.sampled_cpu, process, 0.08, 2, &after);
         // There is still room for the next thread.
         let most = AtomicU64::new(0);
         thread::scope(|scope| {

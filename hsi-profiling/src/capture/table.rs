@@ -1,8 +1,8 @@
 //! Unwind tables: for every address of a module's text, how to find the caller's registers.
 //!
-//! A table is made ahead by `cfi` and never changes. A lookup touches one cache line of rows and
-//! one rule, which most lookups share: a search over the whole module would touch seventeen. Rows
-//! are three bytes, because there are some hundred thousand.
+//! A table is made ahead by `cfi` and never changes. A lookup touches an index entry, a few
+//! neighbouring rows and one rule: three or four cache lines, where a search over the whole
+//! module would touch seventeen. Rows are four bytes, because there are some hundred thousand.
 
 use std::{fmt, ops::Range};
 
@@ -54,36 +54,17 @@ pub(crate) enum Base {
 /// The rules of one module's text.
 pub(crate) struct UnwindTable {
     text: Range<u64>,
-    /// One for each granule of text.
-    blocks: Box<[Block]>,
-    /// The rows of granules that have too many for a block: their count, then each as in a block.
-    spilled: Box<[u32]>,
-    /// The commonest first, so that most walks make do with the same few cache lines.
-    rules: Box<[Packed]>,
+    /// For each granule of text the number of its first row; one more at the end.
+    granules: Box<[u32]>,
+    /// Offset in the granule in the upper half, number of the rule in the lower.
+    rows: Box<[u32]>,
+    rules: Box<[Rule]>,
 }
 
-/// The rows of a granule, in one cache line: a handler finds none of this in the processor's
-/// caches, and waits for memory a line at a time.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Block {
-    /// How many rows there are, or [`SPILLED`] and where they begin in the table's `spilled`.
-    head: u32,
-    /// Each a number of [`row`], the lowest byte first.
-    rows: [[u8; 3]; BLOCK_ROWS],
-}
-
-/// Bytes of text that share a block. Rows are 60 to 70 bytes apart on average.
-const GRANULE: u64 = 512;
-/// How many rows fit in a block: about twice the average, since functions begin and end in a
-/// flurry of them.
-const BLOCK_ROWS: usize = 20;
-const SPILLED: u32 = 1 << 31;
-/// Bits of a row for the number of its rule; those above are the offset in the granule.
-const NUMBER_BITS: u32 = 15;
-/// The number of all rules that have none of their own; no rule stands there.
-const LAST_NUMBER: u16 = (1 << NUMBER_BITS) - 1;
-/// The most text that a module may have, in bytes: the blocks of 4 GiB are 512 MiB.
+/// Bytes of text that share an index entry. Rows are 60 to 70 bytes apart on average, so there are two
+/// to look through, half a cache line, for a third of their memory once more.
+const GRANULE: u64 = 128;
+/// The most text that a module may have, in bytes: the index of 4 GiB is 128 MiB.
 const MOST_TEXT: u64 = 1 << 32;
 
 impl UnwindTable {
@@ -109,39 +90,51 @@ impl UnwindTable {
     }
 
     /// The rule at an address.
-    #[inline]
-    pub(crate) fn rule(&self, address: u64) -> Rule {
-        self.find(address).unwrap_or(Rule::Missing)
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn rule(&self, address: u64) -> &Rule {
+        self.find(address).unwrap_or(&Rule::Missing)
     }
 
+    /// The rule at an address; `None` where no row rules, as in another module. What lies less than a
+    /// granule behind the text may be taken for its last function.
     #[inline]
-    fn find(&self, address: u64) -> Option<Rule> {
+    pub(crate) fn find(&self, address: u64) -> Option<&Rule> {
         let from_start = address.checked_sub(self.text.start)?;
-        let block = self.blocks.get((from_start / GRANULE) as usize)?;
-        let offset = (from_start % GRANULE) as u32;
-        let number = if block.head & SPILLED == 0 {
-            let rows = block.rows.get(..block.head as usize)?;
-            in_force(rows.iter().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0])), offset)?
-        } else {
-            let (count, rows) =
-                self.spilled.get((block.head & !SPILLED) as usize..)?.split_first()?;
-            in_force(rows.get(..*count as usize)?.iter().copied(), offset)?
+        let (granule, offset) = ((from_start / GRANULE) as usize, (from_start % GRANULE) as u32);
+        let [first, after] = self.granules.get(granule..)?.first_chunk::<2>()?;
+        // A row is greater than this if it starts after the offset, whatever its rule.
+        let beyond = (offset + 1) << 16;
+        let Some(before) = (*first as usize).checked_sub(1) else {
+            return self.find_at_the_start(*after as usize, beyond);
         };
-        // A number without a rule is that of all rules that could not be kept.
-        Some(self.rules.get(number as usize).map_or(Rule::Unsupported, |rule| rule.rule()))
+        // A row stays in force until the next one, so the one before this granule may rule here.
+        let (mut row, rows) = self.rows.get(before..*after as usize)?.split_first()?;
+        for next in rows {
+            if *next >= beyond {
+                break;
+            }
+            row = next;
+        }
+        self.rules.get((*row & 0xffff) as usize)
     }
 
-    /// How many rows there are, with one more for each granule that begins under a rule.
+    /// The same where there is no row before the granule.
+    #[cold]
+    fn find_at_the_start(&self, after: usize, beyond: u32) -> Option<&Rule> {
+        let rows = self.rows.get(..after)?;
+        let row = rows.iter().take_while(|row| **row < beyond).last()?;
+        self.rules.get((*row & 0xffff) as usize)
+    }
+
+    /// How many rows there are.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        let spilled = |head: u32| self.spilled[(head & !SPILLED) as usize];
-        let rows = |b: &Block| if b.head & SPILLED == 0 { b.head } else { spilled(b.head) };
-        self.blocks.iter().map(|block| rows(block) as usize).sum()
+        self.rows.len()
     }
 
     /// The memory of the table, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.blocks) + size_of_val(&*self.spilled) + size_of_val(&*self.rules)
+        size_of_val(&*self.granules) + size_of_val(&*self.rows) + size_of_val(&*self.rules)
     }
 }
 
@@ -149,100 +142,30 @@ impl fmt::Debug for UnwindTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnwindTable")
             .field("text", &self.text)
-            .field("blocks", &self.blocks.len())
-            .field("spilled", &self.spilled.len())
+            .field("rows", &self.rows.len())
             .field("rules", &self.rules.len())
             .finish_non_exhaustive()
     }
 }
 
-/// The number of the rule that the last row up to `offset` brings into force.
-#[inline]
-fn in_force(rows: impl Iterator<Item = u32>, offset: u32) -> Option<u32> {
-    let last = rows.take_while(|row| *row >> NUMBER_BITS <= offset).last()?;
-    Some(last & u32::from(LAST_NUMBER))
-}
-
-fn row(offset: u32, number: u16) -> u32 {
-    offset << NUMBER_BITS | u32::from(number)
-}
-
-/// A rule in eight bytes: what kind it is, and its numbers, from the lowest: kind (8 bits), frame
-/// pointer and return address (16 each), offset (24).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Packed(u64);
-
-/// Where there is no number.
-const NONE: i16 = i16::MIN;
-
-impl Packed {
-    /// `None` where a number is larger than any that a compiler writes for a frame of its own.
-    fn new(rule: Rule) -> Option<Self> {
-        let short = |value: Option<i32>| match value {
-            Some(value) => i16::try_from(value).ok().filter(|value| *value != NONE),
-            None => Some(NONE),
-        };
-        let pack = |kind: u8, offset: i32, fp: Option<i32>, ra: Option<i32>| {
-            let fits = offset << 8 >> 8 == offset;
-            let (fp, ra) = (short(fp)? as u16, short(ra)? as u16);
-            fits.then_some(Self(
-                u64::from(offset as u32) << 40
-                    | u64::from(ra) << 24
-                    | u64::from(fp) << 8
-                    | u64::from(kind),
-            ))
-        };
-        match rule {
-            Rule::Missing => pack(0, 0, None, None),
-            Rule::Unsupported => pack(1, 0, None, None),
-            Rule::Outermost => pack(2, 0, None, None),
-            Rule::SignalFrame => pack(3, 0, None, None),
-            Rule::Frame { base: Base::Sp, offset, fp, ra } => pack(4, offset, fp, ra),
-            Rule::Frame { base: Base::Fp, offset, fp, ra } => pack(5, offset, fp, ra),
-            Rule::Realigned { offset } => pack(6, offset, None, None),
-            Rule::LinkageStub { pushed_at } => pack(7, pushed_at.into(), None, None),
-        }
-    }
-
-    #[inline]
-    fn rule(self) -> Rule {
-        let short = |bits: u64| match bits as i16 {
-            NONE => None,
-            value => Some(i32::from(value)),
-        };
-        let offset = (self.0 as i64 >> 40) as i32;
-        let frame =
-            |base| Rule::Frame { base, offset, fp: short(self.0 >> 8), ra: short(self.0 >> 24) };
-        match self.0 as u8 {
-            0 => Rule::Missing,
-            2 => Rule::Outermost,
-            3 => Rule::SignalFrame,
-            4 => frame(Base::Sp),
-            5 => frame(Base::Fp),
-            6 => Rule::Realigned { offset },
-            7 => Rule::LinkageStub { pushed_at: offset as u8 },
-            _ => Rule::Unsupported,
-        }
-    }
-}
-
 struct Builder {
     text: Range<u64>,
-    /// Where each begins, from the start of the text, and the number of its rule.
-    rows: Vec<(u32, u16)>,
-    rules: Vec<Packed>,
+    granules: Vec<u32>,
+    rows: Vec<u32>,
+    rules: Vec<Rule>,
     numbers: rustc_hash::FxHashMap<Rule, u16>,
     last: Option<(u64, Rule)>,
 }
 
 impl Builder {
     fn new(mut text: Range<u64>) -> Self {
-        // Forged sizes must not turn into blocks for that size.
+        // Forged sizes must not turn into an index of that size.
         if text.end.saturating_sub(text.start) > MOST_TEXT {
             text.end = text.start;
         }
         Self {
             text,
+            granules: Vec::new(),
             rows: Vec::new(),
             rules: Vec::new(),
             numbers: rustc_hash::FxHashMap::default(),
@@ -251,7 +174,7 @@ impl Builder {
     }
 
     fn add(&mut self, start: u64, rule: Rule) {
-        if !self.text.contains(&start) || self.rows.len() >= (SPILLED / 4) as usize {
+        if !self.text.contains(&start) || self.rows.len() >= u32::MAX as usize {
             return;
         }
         match self.last {
@@ -261,93 +184,45 @@ impl Builder {
             _ => {}
         }
         self.last = Some((start, rule));
+        let from_start = start - self.text.start;
+        let granule = (from_start / GRANULE) as usize;
+        while self.granules.len() <= granule {
+            self.granules.push(self.rows.len() as u32);
+        }
         let number = self.number(rule);
-        self.rows.push(((start - self.text.start) as u32, number));
+        self.rows.push(((from_start % GRANULE) as u32) << 16 | u32::from(number));
     }
 
     fn number(&mut self, rule: Rule) -> u16 {
         if let Some(number) = self.numbers.get(&rule) {
             return *number;
         }
-        let packed = Packed::new(rule);
-        let number = match (u16::try_from(self.rules.len()), packed) {
-            (Ok(number), Some(packed)) if number < LAST_NUMBER => {
-                self.rules.push(packed);
+        match u16::try_from(self.rules.len()) {
+            // The last number is kept for what has no number of its own.
+            Ok(number) if number < u16::MAX => {
+                self.rules.push(rule);
+                self.numbers.insert(rule, number);
                 number
             }
-            _ => LAST_NUMBER,
-        };
-        self.numbers.insert(rule, number);
-        number
+            _ => {
+                if self.rules.len() == usize::from(u16::MAX) {
+                    self.rules.push(Rule::Unsupported);
+                }
+                u16::MAX
+            }
+        }
     }
 
     fn finish(mut self) -> UnwindTable {
-        self.sort_rules();
         let length = self.text.end.saturating_sub(self.text.start);
-        let count = if self.rows.is_empty() { 0 } else { length.div_ceil(GRANULE) as usize };
-        let mut blocks = Vec::with_capacity(count);
-        let (mut spilled, mut here) = (Vec::new(), Vec::new());
-        let mut rows = self.rows.iter().peekable();
-        let mut before = None;
-        for granule in 0..count as u64 {
-            here.clear();
-            // A row stays in force until the next one, in another granule or not.
-            here.extend(before.map(|number| row(0, number)));
-            while let Some((start, number)) =
-                rows.next_if(|(start, _)| u64::from(*start) / GRANULE == granule)
-            {
-                let offset = (u64::from(*start) % GRANULE) as u32;
-                if offset == 0 {
-                    here.clear();
-                }
-                here.push(row(offset, *number));
-                before = Some(*number);
-            }
-            blocks.push(Block::new(&here, &mut spilled));
-        }
+        let count = if self.rows.is_empty() { 0 } else { length.div_ceil(GRANULE) as usize + 1 };
+        self.granules.resize(count, self.rows.len() as u32);
         UnwindTable {
             text: self.text,
-            blocks: blocks.into(),
-            spilled: spilled.into(),
+            granules: self.granules.into(),
+            rows: self.rows.into(),
             rules: self.rules.into(),
         }
-    }
-
-    /// Gives the commonest rules the lowest numbers.
-    fn sort_rules(&mut self) {
-        let mut counts = vec![0u32; self.rules.len()];
-        for (_, number) in &self.rows {
-            if let Some(count) = counts.get_mut(usize::from(*number)) {
-                *count += 1;
-            }
-        }
-        let mut order: Vec<usize> = (0..self.rules.len()).collect();
-        order.sort_by_key(|number| std::cmp::Reverse(counts[*number]));
-        let mut renumbered = vec![LAST_NUMBER; self.rules.len()];
-        for (new, old) in order.iter().enumerate() {
-            renumbered[*old] = new as u16;
-        }
-        for (_, number) in &mut self.rows {
-            *number = renumbered.get(usize::from(*number)).copied().unwrap_or(LAST_NUMBER);
-        }
-        self.rules = order.into_iter().map(|old| self.rules[old]).collect();
-    }
-}
-
-impl Block {
-    fn new(rows: &[u32], spilled: &mut Vec<u32>) -> Self {
-        let mut block = Self { head: rows.len() as u32, rows: [[0; 3]; BLOCK_ROWS] };
-        if rows.len() > BLOCK_ROWS {
-            block.head = SPILLED | spilled.len() as u32;
-            spilled.push(rows.len() as u32);
-            spilled.extend(rows);
-            return block;
-        }
-        for (place, row) in block.rows.iter_mut().zip(rows) {
-            let [a, b, c, _] = row.to_le_bytes();
-            *place = [a, b, c];
-        }
-        block
     }
 }
 
@@ -376,7 +251,7 @@ mod tests {
             (0x2000, Rule::Missing),
             (u64::MAX, Rule::Missing),
         ] {
-            assert_eq!(table.rule(address), want, "{address:#x}");
+            assert_eq!(*table.rule(address), want, "{address:#x}");
         }
     }
 
@@ -384,8 +259,8 @@ mod tests {
     fn equal_neighbours_are_one_row_and_the_last_of_equal_starts_wins() {
         let rows = [(16, sp(8)), (20, sp(8)), (24, sp(8)), (24, sp(16)), (10, sp(99))];
         let table = UnwindTable::new(0..64, rows);
-        assert_eq!((table.len(), table.rule(23), table.rule(24)), (2, sp(8), sp(16)));
-        assert_eq!(table.rule(9), Rule::Missing);
+        assert_eq!((table.len(), *table.rule(23), *table.rule(24)), (2, sp(8), sp(16)));
+        assert_eq!(*table.rule(9), Rule::Missing);
     }
 
     #[test]
@@ -404,47 +279,18 @@ mod tests {
             let at = rows.partition_point(|row| row.0 <= address);
             let inside = table.text().contains(&address);
             let want = if at == 0 || !inside { Rule::Missing } else { rows[at - 1].1 };
-            let got = if inside { table.rule(address) } else { Rule::Missing };
+            let got = if inside { *table.rule(address) } else { Rule::Missing };
             assert_eq!(got, want, "{address:#x}");
         }
-    }
-
-    #[test]
-    fn a_rule_is_kept_whole_or_not_at_all() {
-        let frame = |base, offset, fp, ra| Rule::Frame { base, offset, fp, ra };
-        for rule in [
-            Rule::Missing,
-            Rule::Unsupported,
-            Rule::Outermost,
-            Rule::SignalFrame,
-            frame(Base::Sp, 8, None, Some(-8)),
-            frame(Base::Fp, 16, Some(-16), Some(-8)),
-            frame(Base::Sp, (1 << 23) - 1, Some(i16::MAX.into()), None),
-            frame(Base::Sp, -(1 << 23), Some(-32_767), Some(-32_767)),
-            Rule::Realigned { offset: -8 },
-            Rule::LinkageStub { pushed_at: 11 },
-        ] {
-            assert_eq!(Packed::new(rule).map(Packed::rule), Some(rule));
-        }
-        for rule in [
-            frame(Base::Sp, 1 << 23, None, None),
-            frame(Base::Sp, 8, Some(-32_768), None),
-            frame(Base::Sp, 8, None, Some(40_000)),
-            Rule::Realigned { offset: i32::MIN },
-        ] {
-            assert_eq!(Packed::new(rule), None);
-            assert_eq!(UnwindTable::new(0..64, [(0, rule)]).rule(5), Rule::Unsupported);
-        }
-        assert_eq!(size_of::<Block>(), 64);
     }
 
     #[test]
     fn more_rules_than_numbers_end_as_unsupported() {
         let rows = (0..70_000u64).map(|i| (i * 16, sp(i as i32 * 8)));
         let table = UnwindTable::new(0..70_000 * 16, rows);
-        assert_eq!(table.rule(32_766 * 16), sp(32_766 * 8));
-        assert_eq!(table.rule(32_767 * 16), Rule::Unsupported);
-        assert_eq!(table.rule(69_999 * 16), Rule::Unsupported);
-        assert_eq!(UnwindTable::empty(0..100).rule(5), Rule::Missing);
+        assert_eq!(*table.rule(65_534 * 16), sp(65_534 * 8));
+        assert_eq!(*table.rule(65_535 * 16), Rule::Unsupported);
+        assert_eq!(*table.rule(69_999 * 16), Rule::Unsupported);
+        assert_eq!(*UnwindTable::empty(0..100).rule(5), Rule::Missing);
     }
 }

@@ -78,69 +78,127 @@ pub(crate) fn walk(
     mut emit: impl FnMut(u64) -> bool,
 ) -> End {
     let mut stack = view(registers.sp);
-    let mut frame = *registers;
-    let mut look = registers.pc;
-    let mut leaf = true;
+    let Registers { pc: mut look, mut sp, mut fp, mut lr } = *registers;
+    // Each caller's frame is above the callee's, but that a leaf may have none of its own.
+    let mut least = sp;
     let mut table = None::<&UnwindTable>;
+    if !emit(look) {
+        return End::Cut;
+    }
     loop {
-        stack.fetch_ahead(frame.sp);
+        stack.fetch_ahead(sp);
+        let rule = match table.and_then(|table| table.find(look)) {
+            Some(rule) => rule,
+            None => {
+                table = tables.of(look);
+                table.and_then(|table| table.find(look)).unwrap_or(&Rule::Missing)
+            }
+        };
+        // Nearly all frames are of this kind: it is here, and the rest is out of the way.
+        let (pc, caller) = if let Rule::Frame { base, offset, fp: saved, ra: Some(ra) } = *rule {
+            let base = match base {
+                Base::Sp => sp,
+                Base::Fp => fp,
+            };
+            let cfa = base.wrapping_add_signed(offset.into());
+            if let Some(saved) = saved {
+                let Some(word) = stack.read(cfa.wrapping_add_signed(saved.into())) else {
+                    return End::BadAddress;
+                };
+                fp = word;
+            }
+            let Some(pc) = stack.read(cfa.wrapping_add_signed(ra.into())) else {
+                return End::BadAddress;
+            };
+            (without_signature(pc), cfa)
+        } else {
+            let frame = Registers { pc: look, sp, fp, lr };
+            match seldom(rule, &frame, least == sp, &mut stack, tables) {
+                Step::Caller(caller) => {
+                    fp = caller.fp;
+                    (caller.pc, caller.sp)
+                }
+                // What was interrupted may have run on another stack.
+                Step::Interrupted(before) => {
+                    (look, sp, fp, lr) = (before.pc, before.sp, before.fp, before.lr);
+                    least = sp;
+                    stack = view(sp);
+                    if !emit(look) {
+                        return End::Cut;
+                    }
+                    continue;
+                }
+                Step::End(end) => return end,
+            }
+        };
+        if pc == 0 {
+            return End::Complete;
+        }
+        if caller < least {
+            return End::BadAddress;
+        }
+        look = pc.wrapping_sub(1);
+        (sp, least, lr) = (caller, caller.wrapping_add(1), 0);
         if !emit(look) {
             return End::Cut;
         }
-        if !table.is_some_and(|table| table.text().contains(&look)) {
-            table = tables.of(look);
-        }
-        let rule = table.map_or(Rule::Missing, |table| table.rule(look));
-        let step = match rule {
-            Rule::Frame { base, offset, fp, ra } => {
-                let base = match base {
-                    Base::Sp => frame.sp,
-                    Base::Fp => frame.fp,
-                };
-                from_cfa(&frame, &mut stack, base.wrapping_add_signed(offset.into()), fp, ra)
-            }
-            Rule::Outermost => return End::Complete,
-            Rule::SignalFrame => match interrupted(&frame, &mut stack) {
-                Some(before) => {
-                    // What was interrupted may have run on another stack.
-                    (frame, look, leaf) = (before, before.pc, true);
-                    stack = view(frame.sp);
-                    continue;
-                }
-                None => return End::BadAddress,
-            },
-            Rule::Realigned { offset } => {
-                let cfa = stack.read(frame.fp.wrapping_add_signed(offset.into()));
-                let fp = stack.read(frame.fp);
-                cfa.zip(fp).and_then(|(cfa, fp)| {
-                    let pc = stack.read(cfa.wrapping_sub(8))?;
-                    Some(Registers { pc, sp: cfa, fp, lr: 0 })
-                })
-            }
-            Rule::LinkageStub { pushed_at } => {
-                let pushed = if look & 15 >= u64::from(pushed_at) { 8 } else { 0 };
-                from_cfa(&frame, &mut stack, frame.sp.wrapping_add(8 + pushed), None, Some(-8))
-            }
-            Rule::Unsupported => return End::Unsupported,
-            Rule::Missing => match by_frame_pointer(&frame, &mut stack, leaf, tables) {
-                Some(caller) => Some(caller),
-                None => return End::NoInformation,
-            },
-        };
-        let Some(caller) = step else { return End::BadAddress };
-        if caller.pc == 0 {
-            return End::Complete;
-        }
-        // Each caller's frame is above the callee's, but that a leaf may have none of its own.
-        if caller.sp < frame.sp || (caller.sp == frame.sp && !leaf) {
-            return End::BadAddress;
-        }
-        look = caller.pc.wrapping_sub(1);
-        (frame, leaf) = (caller, false);
     }
 }
 
-#[inline]
+/// Where a rule leads.
+enum Step {
+    /// To the caller.
+    Caller(Registers),
+    /// To what a signal has interrupted.
+    Interrupted(Registers),
+    /// Nowhere.
+    End(End),
+}
+
+/// A step by a rule that few frames have.
+#[cold]
+#[inline(never)]
+fn seldom(
+    rule: &Rule,
+    frame: &Registers,
+    leaf: bool,
+    stack: &mut StackView,
+    tables: &Tables,
+) -> Step {
+    let caller = match *rule {
+        Rule::Frame { base, offset, fp, ra } => {
+            let base = match base {
+                Base::Sp => frame.sp,
+                Base::Fp => frame.fp,
+            };
+            from_cfa(frame, stack, base.wrapping_add_signed(offset.into()), fp, ra)
+        }
+        Rule::Outermost => return Step::End(End::Complete),
+        Rule::SignalFrame => {
+            let before = interrupted(frame, stack);
+            return before.map_or(Step::End(End::BadAddress), Step::Interrupted);
+        }
+        Rule::Realigned { offset } => {
+            let cfa = stack.read(frame.fp.wrapping_add_signed(offset.into()));
+            let fp = stack.read(frame.fp);
+            cfa.zip(fp).and_then(|(cfa, fp)| {
+                let pc = stack.read(cfa.wrapping_sub(8))?;
+                Some(Registers { pc, sp: cfa, fp, lr: 0 })
+            })
+        }
+        Rule::LinkageStub { pushed_at } => {
+            let pushed = if frame.pc & 15 >= u64::from(pushed_at) { 8 } else { 0 };
+            from_cfa(frame, stack, frame.sp.wrapping_add(8 + pushed), None, Some(-8))
+        }
+        Rule::Unsupported => return Step::End(End::Unsupported),
+        Rule::Missing => {
+            let caller = by_frame_pointer(frame, stack, leaf, tables);
+            return caller.map_or(Step::End(End::NoInformation), Step::Caller);
+        }
+    };
+    caller.map_or(Step::End(End::BadAddress), Step::Caller)
+}
+
 fn from_cfa(
     frame: &Registers,
     stack: &mut StackView,
@@ -198,7 +256,6 @@ fn by_frame_pointer(
 
 /// The registers that the kernel saved when it called a signal handler, from the frame that it
 /// pushed; the stack pointer is at that frame.
-#[inline]
 fn interrupted(frame: &Registers, stack: &mut StackView) -> Option<Registers> {
     if cfg!(target_arch = "x86_64") {
         // ucontext_t: flags, link and stack_t are 40 bytes, then gregs r8…r15, rdi, rsi, rbp,
@@ -283,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_leads_out_of_the_stack_ends_the_walk() {
-        let far = Rule::Frame { base: Base::Sp, offset: 0x7f_ffff, fp: None, ra: Some(-8) };
+        let far = Rule::Frame { base: Base::Sp, offset: i32::MAX, fp: None, ra: Some(-8) };
         let (_, end) = walked(&[(0x10_0000, far)], &[0; 4], 0x10_0000, None);
         assert_eq!(end, End::BadAddress);
         let (_, end) = walked(&[(0x10_0000, Rule::Unsupported)], &[0; 4], 0x10_0000, None);

@@ -19,7 +19,10 @@ use crate::{
 use std::{
     collections::HashMap,
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,8 +41,8 @@ pub(super) struct Near {
     rate: TickRate,
     /// How long to sleep until the next turn.
     pause: Duration,
-    /// The profiler's thread, once it has had a turn.
-    thread: Option<u32>,
+    /// The CPU clock of the profiler's thread when it was last accounted for.
+    own_seen: Duration,
     /// CPU time that threads without a timer used and that no sample of theirs stands for yet,
     /// in nanoseconds; negative where samples stand for more.
     debt: f64,
@@ -136,7 +139,7 @@ impl Near {
             buffer: Vec::new(),
             rate: TickRate::start(),
             pause: LONGEST_PAUSE,
-            thread: None,
+            own_seen: Duration::ZERO,
             debt: 0.0,
             unexplained: (0.0, 0.0),
             merged: COUNTERS.get(Counter::MergedUntimedNanos),
@@ -231,7 +234,9 @@ impl Near {
 
     /// One turn of the profiler's thread; returns how long it may sleep.
     pub(super) fn tick(&mut self) -> Duration {
-        self.thread.get_or_insert_with(sys::tid);
+        let own = sys::own_cpu();
+        let used = own.saturating_sub(std::mem::replace(&mut self.own_seen, own));
+        COUNTERS.add(Counter::OwnNanos, used.as_nanos() as u64);
         if self.run.is_none() {
             // Labels take slots for threads that nobody else looks after meanwhile.
             Self::release_dead();
@@ -329,15 +334,20 @@ impl Near {
             timers: self.sampler.timers().into(),
             blocked_threads: self.blocked.count() as u64,
             process_cpu: Duration::from_nanos(COUNTERS.get(Counter::ProcessNanos)),
-            handler_time: Duration::from_nanos(
-                self.rate.nanos(COUNTERS.get(Counter::HandlerTicks)),
-            ),
-            own_cpu: self.thread.and_then(sys::thread_cpu).unwrap_or_default(),
+            handler_time: self.handler_time(),
             history_bytes: self.store.bytes() as u64,
             table_bytes: self.modules.bytes() as u64,
             ring_bytes: self.sampler.bytes() as u64,
             ..Stats::of(&COUNTERS)
         }
+    }
+
+    /// Time in the handler. The rate of the processor's counter is known better from reading to
+    /// reading; what was said before must not be taken back, because readings are subtracted.
+    fn handler_time(&self) -> Duration {
+        static SAID: AtomicU64 = AtomicU64::new(0);
+        let nanos = self.rate.nanos(COUNTERS.get(Counter::HandlerTicks));
+        Duration::from_nanos(SAID.fetch_max(nanos, Ordering::Relaxed).max(nanos))
     }
 
     /// Everything that was sampled until now goes into the history and to the captures.

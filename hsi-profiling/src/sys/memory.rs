@@ -3,7 +3,9 @@
 
 use crate::sync::AtomicU64;
 use std::{
-    fs, ptr,
+    fs,
+    mem::MaybeUninit,
+    ptr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicPtr, AtomicU32, AtomicU64 as StdAtomicU64, Ordering},
@@ -134,12 +136,7 @@ impl StackBounds {
         let high = self.high.load(Ordering::Acquire);
         let low = self.low.load(Ordering::Relaxed);
         if low <= stack_pointer && stack_pointer < high {
-            StackView {
-                low: stack_pointer.saturating_sub(RED_ZONE).max(low),
-                end: high,
-                limit: high,
-                fetched: stack_pointer & !(LINE - 1),
-            }
+            StackView::known(stack_pointer, stack_pointer.saturating_sub(RED_ZONE).max(low), high)
         } else {
             StackView::probing(stack_pointer)
         }
@@ -171,26 +168,54 @@ const LINE: u64 = 64;
 const FETCH_AHEAD: u64 = 1024;
 
 /// A window of readable stack memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct StackView {
     low: u64,
-    /// Everything from `low` to here is known to be mapped.
+    /// Everything from `low` to here is known to be mapped as long as the thread lives.
     end: u64,
-    /// `end` may grow up to here, page by page.
-    limit: u64,
+    /// How far from `low` a word may begin so that it ends at `end` or before; 0 where none may.
+    span: u64,
     /// Up to here the processor has been asked to fetch what will be read.
     fetched: u64,
+    /// Up to here the kernel may be asked for what is not known to be mapped.
+    limit: u64,
+    /// Where in memory `chunk` is from, and how many bytes of it there are.
+    chunk_at: u64,
+    chunk_length: u64,
+    chunk: [MaybeUninit<u64>; CHUNK],
 }
 
+/// How many words the kernel is asked for at a time: some five frames.
+const CHUNK: usize = 64;
+
 impl StackView {
-    /// A view that asks the kernel about each page before it reads it: for the first sample of a
-    /// thread, a fiber, an alternate signal stack. It grows upwards from the stack pointer
-    /// without a gap, so it never reaches past an unmapped page into someone else's memory.
+    /// A view that has the kernel read: for the first sample of a thread, a fiber, an alternate
+    /// signal stack. Asking whether a page is mapped and then reading it would not do: where a stack
+    /// ends is not known, and what is above it may be another thread's, who unmaps it meanwhile.
     #[inline]
     pub(crate) fn probing(stack_pointer: u64) -> Self {
-        let page = stack_pointer & !(PAGE - 1);
-        let limit = stack_pointer.saturating_add(PROBE_LIMIT);
-        Self { low: page, end: page, limit, fetched: stack_pointer & !(LINE - 1) }
+        let low = stack_pointer.saturating_sub(RED_ZONE);
+        Self::new(stack_pointer, low, low, stack_pointer.saturating_add(PROBE_LIMIT))
+    }
+
+    /// A view of memory that is mapped.
+    #[inline]
+    fn known(stack_pointer: u64, low: u64, high: u64) -> Self {
+        Self::new(stack_pointer, low, high, 0)
+    }
+
+    #[inline]
+    fn new(stack_pointer: u64, low: u64, end: u64, limit: u64) -> Self {
+        Self {
+            low,
+            end,
+            span: end.saturating_sub(low).saturating_sub(7),
+            fetched: stack_pointer & !(LINE - 1),
+            limit,
+            chunk_at: 0,
+            chunk_length: 0,
+            chunk: [MaybeUninit::uninit(); CHUNK],
+        }
     }
 
     /// Asks the processor to fetch what lies above the frame at `stack_pointer`. A walk finds its
@@ -210,24 +235,56 @@ impl StackView {
     /// The word at `address`, if it lies in this stack.
     #[inline]
     pub(crate) fn read(&mut self, address: u64) -> Option<u64> {
-        if address & 7 != 0 || address < self.low {
+        if address & 7 != 0 {
             return None;
         }
-        let after = address.checked_add(8)?;
-        while after > self.end {
-            if after > self.limit || !is_mapped(self.end) {
-                self.limit = self.end;
-                return None;
-            }
-            self.end += PAGE;
+        if address.wrapping_sub(self.low) >= self.span {
+            return self.ask(address);
         }
         let word = ptr::with_exposed_provenance::<u64>(address as usize);
-        // SAFETY: `address` is aligned and the eight bytes lie between `low` and `end`: either
-        // in the mapping of the stack that this very thread is running on, or in pages next to
-        // its stack pointer that the kernel has just read. Volatile, because the memory belongs
-        // to someone else, who may hold any value in it.
+        // SAFETY: `address` is aligned and the eight bytes lie between `low` and `end`, in the
+        // stack that this very thread is running on, which stays mapped while it does. Volatile,
+        // because the memory belongs to someone else, who may hold any value in it.
         Some(unsafe { ptr::read_volatile(word) })
     }
+
+    /// The word at `address`, by the kernel.
+    #[cold]
+    fn ask(&mut self, address: u64) -> Option<u64> {
+        if address < self.low || address >= self.limit {
+            return None;
+        }
+        if address.wrapping_sub(self.chunk_at) >= self.chunk_length {
+            self.chunk_length = copy_words(address, &mut self.chunk) as u64 * 8;
+            self.chunk_at = address;
+        }
+        let from_start = address.wrapping_sub(self.chunk_at);
+        if from_start >= self.chunk_length {
+            return None;
+        }
+        // SAFETY: the kernel has filled in the first `chunk_length` bytes, and this word is there.
+        self.chunk.get(from_start as usize / 8).map(|word| unsafe { word.assume_init() })
+    }
+}
+
+/// Copies words from `address` on, as far as they can be read; how many. The kernel copies, so that
+/// memory that goes away meanwhile is an error and no fault. Safe in a signal handler.
+fn copy_words(address: u64, into: &mut [MaybeUninit<u64>; CHUNK]) -> usize {
+    const BYTES: u64 = size_of::<[u64; CHUNK]>() as u64;
+    let part = |from: u64, bytes: u64| libc::iovec {
+        iov_base: ptr::without_provenance_mut(from as usize),
+        iov_len: bytes as usize,
+    };
+    // What can't be read whole is left out by parts: so the second one begins with a page.
+    let first = BYTES.min(PAGE - address % PAGE);
+    let remote = [part(address, first), part(address.wrapping_add(first), BYTES - first)];
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: BYTES as usize };
+    let (pid, call) = (super::process::pid() as libc::pid_t, libc::SYS_process_vm_readv);
+    // SAFETY: the kernel writes at most `BYTES` bytes to `into`, and checks what it reads
+    // (process_vm_readv(2)). The raw call sets errno, which the handler keeps.
+    let copied =
+        unsafe { libc::syscall(call, pid, &local, 1_usize, remote.as_ptr(), 2_usize, 0_usize) };
+    usize::try_from(copied).unwrap_or(0) / 8
 }
 
 /// Asks the processor to fetch a line into its caches; an address that can't be read is ignored.
@@ -389,7 +446,7 @@ mod tests {
             assert!(!bounds.find_among(stack, pointer, &maps, guard), "{stack:x} {pointer:x?}");
             assert!(bounds.is_known(), "and is not looked for again");
             let view = bounds.view(stack);
-            assert_eq!(view.low, view.end, "a fiber's stack is probed");
+            assert_eq!(view.span, 0, "a fiber's stack is not read");
         }
     }
 
@@ -415,10 +472,56 @@ mod tests {
         assert_eq!(view.read(base + 16), Some(0));
         assert_eq!(view.read(base + PAGE + 8), Some(0), "the second page is mapped");
         assert_eq!(view.read(base + 2 * PAGE), None, "the third is not readable");
-        assert_eq!(view.read(base + 2 * PAGE + 64), None, "and stays so without being asked again");
+        assert_eq!(view.read(base + 2 * PAGE - 8), Some(0), "up to its very end");
+        assert_eq!(view.read(base + 2 * PAGE + 64), None);
         assert_eq!(view.read(base + PAGE + 8), Some(0));
         // SAFETY: the mapping made above.
         unsafe { libc::munmap(ptr::with_exposed_provenance_mut(base as usize), 3 * PAGE as usize) };
+    }
+
+    /// Whoever looks first and reads then dies here.
+    #[test]
+    fn what_goes_away_while_it_is_read_is_no_fault() {
+        use std::sync::atomic::AtomicBool;
+        let bytes = 16 * PAGE as usize;
+        let map = |at: *mut libc::c_void, flags: i32| {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: a mapping of this test's own, at a place of its own once it has one.
+            unsafe { libc::mmap(at, bytes, access, flags, -1, 0) }
+        };
+        let at = map(ptr::null_mut(), 0);
+        assert_ne!(at, libc::MAP_FAILED);
+        let base = at.expose_provenance() as u64;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut seen, mut gone) = (0u64, 0u64);
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+                while (seen < 10_000 || gone < 1000) && std::time::Instant::now() < deadline {
+                    let mut view = StackView::probing(base + 256);
+                    for address in (base + 256..base + bytes as u64).step_by(512) {
+                        match view.read(address) {
+                            Some(word) => seen += u64::from(word == 0),
+                            None => gone += 1,
+                        }
+                    }
+                }
+                stop.store(true, Ordering::Relaxed);
+                assert!(seen >= 10_000 && gone >= 1000, "{seen} seen, {gone} gone");
+            });
+            while !stop.load(Ordering::Relaxed) {
+                // Unreadable rather than unmapped: nobody else must be given the place meanwhile.
+                let nothing = libc::PROT_NONE;
+                let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let place = ptr::with_exposed_provenance_mut(base as usize);
+                // SAFETY: the mapping made above.
+                unsafe { libc::mmap(place, bytes, nothing, flags, -1, 0) };
+                assert_ne!(map(place, libc::MAP_FIXED), libc::MAP_FAILED);
+            }
+        });
+        // SAFETY: the mapping made above.
+        unsafe { libc::munmap(ptr::with_exposed_provenance_mut(base as usize), bytes) };
     }
 
     #[test]
